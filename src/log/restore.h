@@ -1,0 +1,53 @@
+/*
+ * restore.h -- rebuild a database from its log, at any point, into a new file.
+ *
+ * Reads the page index of each planned file, newest first, and decides once which file holds the
+ * newest version of each page; fetches only those, in parallel, straight into "<out>.tmp"; checks
+ * the digest; fsync; rename; fsync of the folder. A planned file that vanished (retention) leads to
+ * a new plan. Memory is bounded whatever the size of the database (docs/ARCHITECTURE.md).
+ */
+#ifndef LOG_RESTORE_H
+#define LOG_RESTORE_H
+#include "log/plan.h"
+
+struct restore_progress {
+    uint64_t bytes_done, bytes_total; /* of the log's files */
+};
+struct restore_opts {
+    struct plan_target target;
+    const char *out_path;  /* must not exist, or be empty: the caller has decided */
+    unsigned parallelism;  /* 0: 8 */
+    unsigned mode;         /* of the new file; 0: 0600 */
+    void (*progress)(void *ctx, const struct restore_progress *p); /* may be NULL; from any thread */
+    void *progress_ctx;
+};
+struct restore_result {
+    uint64_t txid;          /* 0 for a v0.3 restore */
+    uint32_t page_size, page_count;
+    bool digest_checked;    /* the log carried a digest and it matched */
+    struct digest_text { char hex[33]; } digest;
+    uint32_t replans;       /* times a planned file had vanished */
+};
+/* Fails: RC_NOT_FOUND, RC_GAP as plan_make; RC_CORRUPT a file or the digest fails its check (the
+ * output is removed); store and local I/O errors; RC_CANCELED. */
+MUST_CHECK enum rc restore_run(const struct log *lg, const struct call *c,
+                               const struct restore_opts *opts, struct restore_result *ret_result,
+                               struct err *err);
+/* Plan only, for -dry-run. */
+MUST_CHECK enum rc restore_plan(const struct log *lg, const struct call *c,
+                                const struct plan_target *target, struct log_files *ret_plan,
+                                struct err *err);
+
+/* ---- Litestream 0.3 (facts: section 2.4) ---- */
+struct v3_summary {
+    bool any;                /* the replica holds a 0.3 snapshot that fits the target */
+    int64_t snapshot_ms;     /* of the best snapshot for the target */
+    int64_t newest_ms;       /* of the newest 0.3 object */
+};
+MUST_CHECK enum rc restore_v3_find(const struct log *lg, const struct call *c,
+                                   const struct plan_target *target, struct v3_summary *ret_sum,
+                                   struct err *err);
+MUST_CHECK enum rc restore_v3_run(const struct log *lg, const struct call *c,
+                                  const struct restore_opts *opts,
+                                  struct restore_result *ret_result, struct err *err);
+#endif
