@@ -71,6 +71,11 @@ enum rc os_pwrite(int fd, const void *src, size_t size, uint64_t off, struct err
     return RC_OK;
 }
 
+void os_advise_stream(int fd)
+{
+    posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL);
+}
+
 enum rc os_fsync(int fd, struct err *err)
 {
     if (FAILS("fsync") || fsync(fd) != 0) return err_sys(err, errno, "fsync");
@@ -111,6 +116,15 @@ enum rc os_rename(const char *from, const char *to, struct err *err)
     if (FAILS("rename") || rename(from, to) != 0)
         return err_sys(err, errno, "rename '%s' to '%s'", from, to);
     return RC_OK;
+}
+
+enum rc os_rename_new(const char *from, const char *to, struct err *err)
+{
+    if (!FAILS("rename_new") && renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) == 0)
+        return RC_OK;
+    if (errno == EINVAL || errno == ENOSYS || errno == EOPNOTSUPP)
+        return err_set(err, RC_UNSUPPORTED, "rename '%s': no exclusive rename here", to);
+    return err_sys(err, errno, "rename '%s' to '%s'", from, to);
 }
 
 enum rc os_link(const char *from, const char *to, struct err *err)
@@ -288,7 +302,9 @@ static enum rc make_dir(const char *path, unsigned mode, struct err *err)
         char *slash = strrchr(parent, '/');
         if (slash == NULL) memcpy(parent, ".", 2);
         else slash[slash == parent] = '\0';
-        return os_fsync_dir(parent, err);
+        if (os_fsync_dir(parent, err) == RC_OK) return RC_OK;
+        rmdir(path); /* else the next caller finds it there and takes it for durable */
+        return err->rc;
     }
     int sys = errno;
     struct stat st;

@@ -24,6 +24,7 @@ MUST_CHECK enum rc os_pread(int fd, void *dst, size_t size, uint64_t off, size_t
                             struct err *err);
 /* All of it or an error. Fails: RC_NO_SPACE, RC_IO. */
 MUST_CHECK enum rc os_pwrite(int fd, const void *src, size_t size, uint64_t off, struct err *err);
+void os_advise_stream(int fd); /* a hint: this file will be read once, from front to back */
 MUST_CHECK enum rc os_fsync(int fd, struct err *err);
 MUST_CHECK enum rc os_truncate(int fd, uint64_t size, struct err *err);
 /* Reserve blocks so that later writes inside [0, size) cannot meet a full disk. Where the file
@@ -32,6 +33,9 @@ MUST_CHECK enum rc os_allocate(int fd, uint64_t size, struct err *err);
 MUST_CHECK enum rc os_fstat(int fd, struct stat *ret_st, struct err *err);
 MUST_CHECK enum rc os_stat(const char *path, struct stat *ret_st, struct err *err);
 MUST_CHECK enum rc os_rename(const char *from, const char *to, struct err *err);
+/* Rename, but never onto something. Fails: RC_CONFLICT when `to` exists; RC_UNSUPPORTED when the
+ * file system cannot promise that in one step. */
+MUST_CHECK enum rc os_rename_new(const char *from, const char *to, struct err *err);
 /* Fails: RC_CONFLICT when `to` exists; RC_UNSUPPORTED when the file system has no hard links. */
 MUST_CHECK enum rc os_link(const char *from, const char *to, struct err *err);
 MUST_CHECK enum rc os_unlink(const char *path, struct err *err); /* a missing file is an error */

@@ -6,10 +6,10 @@
  *   | 100 B  | | 6 [+4] + payload |     | = end  | | + u64   | |  16 B   |   is normative
  *   +--------+ +------------------+     +--------+ +---------+ +---------+
  *
- * Integers are big-endian, frames ascend by page number. A frame's flags say how its page is packed:
- * 0 = one LZ4 frame with content checksum (every Litestream 0.5 reads it), 1 = u32 size and a raw
- * LZ4 block (0.5.16 and later). Both may stand in one file. Checksums: CRC-64/ISO | 1<<63 over the
- * uncompressed content.
+ * Integers are big-endian, frames ascend by page number. A frame's flags say how its page is
+ * packed: 0 = one LZ4 frame with content checksum (every Litestream 0.5 reads it), 1 = u32 size and
+ * a raw LZ4 block (0.5.16 and later). Both may stand in one file. Checksums: CRC-64/ISO | 1<<63
+ * over the uncompressed content.
  *
  * Bytes in, bytes out: nothing here opens, waits, locks or logs. Threads: one owner at a time.
  */
@@ -73,9 +73,9 @@ void ltx_encoder_free(struct ltx_encoder *enc);  /* NULL is fine; unfinished is 
  * Fails: RC_INVALID order; RC_NO_MEM. */
 MUST_CHECK enum rc ltx_encoder_page(struct ltx_encoder *enc, uint32_t pgno, const void *page,
                                     struct buf *frames, struct buf *index, struct err *err);
-/* Append the end mark to frames and the tail to index; fill header and trailer bytes. ret_sum: the
- * file checksum. Fails: RC_INVALID header, a snapshot that misses pages, a page above page_count;
- * RC_NO_MEM. */
+/* Append the end mark to frames and the tail to index; fill header and trailer bytes. h must carry
+ * LTX_FLAG_NO_CHECKSUM: a file that Litestream can compact has no other form.
+ * Fails: RC_INVALID header, a snapshot that misses pages, a page above page_count; RC_NO_MEM. */
 MUST_CHECK enum rc ltx_encoder_finish(struct ltx_encoder *enc, const struct ltx_header *h,
                                       struct buf *frames, struct buf *index,
                                       uint8_t ret_header[LTX_HEADER_SIZE],
@@ -91,10 +91,11 @@ struct ltx_index_entry {
  * ret_size excludes the u64. Fails: RC_CORRUPT. */
 MUST_CHECK enum rc ltx_index_locate(const uint8_t tail[8 + LTX_TRAILER_SIZE], uint64_t file_size,
                                     uint64_t *ret_off, uint64_t *ret_size, struct err *err);
-/* Pull parser over the varint area; it may be fed in pieces. Zero-initialise; set file_size and
- * page_count as known limits. */
+/* Pull parser over the varint area; it may be fed in pieces. Zero-initialise, then set the limits
+ * that are known: frames_end is 6 bytes (the end mark) before what ltx_index_locate found. */
 struct ltx_index_reader {
     uint64_t frames_end; /* entries must lie in [100, frames_end); 0: unchecked */
+    uint32_t page_count; /* and name pages up to this one; 0: unchecked */
     uint32_t last_pgno;
     uint64_t last_end;
     bool done; /* the terminating 0 was read */
@@ -106,12 +107,15 @@ MUST_CHECK enum rc ltx_index_next(struct ltx_index_reader *r, const uint8_t *in,
                                   struct ltx_index_entry *ret_e, bool *ret_more, struct err *err);
 
 /* ---- Page frames from memory, for random access. ---- */
-struct ltx_unpacker; /* LZ4 state */
+/* The most bytes that a valid page frame has, header included. An index entry that claims more is
+ * corrupt: check before making room for it. */
+uint64_t ltx_frame_size_max(uint32_t page_size);
+struct ltx_unpacker;
 MUST_CHECK enum rc ltx_unpacker_new(uint32_t page_size, struct ltx_unpacker **ret_u,
                                     struct err *err);
 void ltx_unpacker_free(struct ltx_unpacker *u);
-/* Decode the frame at in[0..size), exactly one whole frame, into page[page_size]. crc (may be NULL):
- * updated with the bytes that the file checksum covers. Fails: RC_CORRUPT. */
+/* Decode the frame at in[0..size), exactly one whole frame, into page[page_size]. crc (may be
+ * NULL): updated with the bytes that the file checksum covers. Fails: RC_CORRUPT. */
 MUST_CHECK enum rc ltx_unpack(struct ltx_unpacker *u, const uint8_t *in, size_t size,
                               uint32_t *ret_pgno, uint8_t *page, uint64_t *crc, struct err *err);
 
@@ -132,11 +136,12 @@ struct ltx_decoder;
 MUST_CHECK enum rc ltx_decoder_new(struct ltx_decoder **ret_dec, struct err *err);
 void ltx_decoder_free(struct ltx_decoder *dec);
 /* Take bytes from in[0..*size) and report one event; *size becomes the number taken.
- * LTX_EV_MORE: all taken, come back with more, or with *size = 0 when there is no more (then a file
- * that is not complete fails). Trust no page before LTX_EV_END.
- * Checks: header, order, lock page, page_count, snapshot completeness, index against the frames,
- * file checksum, post-apply checksum when tracked and txid_min is 1, nothing after the trailer.
- * Fails: RC_CORRUPT with the byte offset in the text; RC_NO_MEM. */
+ * LTX_EV_MORE: all taken, come back with more, or with *size = 0 when there is no more: then a file
+ * that is not complete fails, and LTX_EV_END comes. Trust no page before that. After a failure
+ * every further step fails the same way. Checks: header, order, lock page, page_count, snapshot
+ * completeness, index against the frames, file checksum, post-apply checksum when tracked and
+ * txid_min is 1, nothing after the trailer. Fails: RC_CORRUPT with the byte offset in the text;
+ * RC_NO_MEM. */
 MUST_CHECK enum rc ltx_decoder_step(struct ltx_decoder *dec, const void *in, size_t *size,
                                     struct ltx_event *ret_ev, struct err *err);
 #endif

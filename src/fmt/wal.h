@@ -54,7 +54,7 @@ struct wal_index { /* one consistent reading of the wal-index header */
     uint32_t page_count; /* database size in pages */
     struct wal_sum sum;  /* running checksum at frame_max */
     uint32_t salt1, salt2;
-    uint32_t backfill;    /* frames known to be in the database file */
+    uint32_t backfill; /* frames known to be in the database file */
     uint32_t read_mark[5];
 };
 /* in: the first WAL_INDEX_HEADER_SIZE bytes of the -shm, native byte order. Never fails: look at

@@ -15,18 +15,21 @@ struct restore_progress {
 };
 struct restore_opts {
     struct plan_target target;
-    const char *out_path;  /* must not exist, or be empty: the caller has decided */
-    unsigned parallelism;  /* 0: 8 */
-    unsigned mode;         /* of the new file; 0: 0600 */
-    void (*progress)(void *ctx, const struct restore_progress *p); /* may be NULL; from any thread */
+    const char *out_path; /* must not exist, or be empty: the caller has decided */
+    unsigned parallelism; /* 0: 8 */
+    unsigned mode;        /* of the new file; 0: 0600 */
+    void (*progress)(void *ctx,
+                     const struct restore_progress *p); /* may be NULL; from any thread */
     void *progress_ctx;
 };
 struct restore_result {
-    uint64_t txid;          /* 0 for a v0.3 restore */
+    uint64_t txid; /* 0 for a v0.3 restore */
     uint32_t page_size, page_count;
-    bool digest_checked;    /* the log carried a digest and it matched */
-    struct digest_text { char hex[33]; } digest;
-    uint32_t replans;       /* times a planned file had vanished */
+    bool digest_checked; /* the log carried a digest and it matched */
+    struct digest_text {
+        char hex[33];
+    } digest;
+    uint32_t replans; /* times a planned file had vanished */
 };
 /* Fails: RC_NOT_FOUND, RC_GAP as plan_make; RC_CORRUPT a file or the digest fails its check (the
  * output is removed); store and local I/O errors; RC_CANCELED. */
@@ -40,9 +43,9 @@ MUST_CHECK enum rc restore_plan(const struct log *lg, const struct call *c,
 
 /* ---- Litestream 0.3 (facts: section 2.4) ---- */
 struct v3_summary {
-    bool any;                /* the replica holds a 0.3 snapshot that fits the target */
-    int64_t snapshot_ms;     /* of the best snapshot for the target */
-    int64_t newest_ms;       /* of the newest 0.3 object */
+    bool any;            /* the replica holds a 0.3 snapshot that fits the target */
+    int64_t snapshot_ms; /* of the best snapshot for the target */
+    int64_t newest_ms;   /* of the newest 0.3 object */
 };
 MUST_CHECK enum rc restore_v3_find(const struct log *lg, const struct call *c,
                                    const struct plan_target *target, struct v3_summary *ret_sum,

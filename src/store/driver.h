@@ -1,6 +1,7 @@
 /*
  * driver.h -- what a store driver provides. Only drivers and store.c include this file; a driver
- * exports nothing but its `const struct store_ops`.
+ * exports nothing but its `const struct store_ops`. A new driver adds its row to the table in
+ * store.c and to the one in tests/store/conformance_test.c.
  */
 #ifndef STORE_DRIVER_H
 #define STORE_DRIVER_H
@@ -12,7 +13,9 @@ struct store { /* first member of every driver's own struct */
     char name[STORE_KEY_MAX * 2];
 };
 
-/* All members are required unless marked; arguments are already checked by store.c. */
+/* All members are required unless marked. Arguments are already checked by store.c: keys are valid,
+ * a prefix has no "..", opts and ret_obj are never NULL, off + size does not wrap. `after` and
+ * `count_max` are applied by store.c again, so a driver may use them as mere hints. */
 struct store_ops {
     const char *type; /* "file"; also the URL scheme */
     uint32_t caps;    /* enum store_cap bits */
@@ -35,6 +38,15 @@ struct store_ops {
 
 extern const struct store_ops store_file_ops, store_mem_ops;
 
-/* Tests: wrap a store so that its calls pass fault_hit(FAULT_STORE). Takes ownership of inner. */
+/* Bytes of an object that a get must deliver: from opts and the object's size. */
+uint64_t store_range(const struct store_get_opts *opts, uint64_t object_size);
+
+/* Tests: wrap a store so that its calls pass fault_hit(FAULT_STORE), once each. What a hit does is
+ * set per wrapper; either way the caller sees RC_AGAIN. Takes ownership of inner on success. */
+enum store_fault {
+    STORE_FAULT_REFUSE, /* the default: nothing happened */
+    STORE_FAULT_LOSE,   /* the call took effect, its answer was lost */
+};
 MUST_CHECK enum rc store_fault_new(struct store *inner, struct store **ret_store, struct err *err);
+void store_fault_mode(struct store *s, enum store_fault mode);
 #endif

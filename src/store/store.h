@@ -6,7 +6,9 @@
  * tests/store/conformance.c. Code that uses stores includes this file; code that is a store
  * includes store/driver.h; nobody else sees `struct store_ops`.
  *
- * Keys: 1..512 bytes, '/'-separated segments, none empty, "." or "..".
+ * Keys: 1..512 bytes, '/'-separated segments, none empty, ".", ".." or starting with
+ * STORE_TMP_PREFIX. A file store also needs segments of at most 255 bytes, and cannot hold both
+ * "a" and "a/b".
  * Threads: calls block; one store may be used by many threads.
  * Layers:  caller -> [fault in tests] -> driver.
  */
@@ -16,8 +18,9 @@
 #include "base/thr.h"
 
 struct store;
-#define STORE_KEY_MAX  512
-#define STORE_ETAG_MAX 128
+#define STORE_KEY_MAX    512
+#define STORE_ETAG_MAX   128
+#define STORE_TMP_PREFIX ".sluice-tmp-" /* files that are still being written */
 
 struct store_obj {
     char key[STORE_KEY_MAX + 1];
@@ -58,8 +61,10 @@ bool store_can(const struct store *s, enum store_cap cap);
 const char *store_name(const struct store *s); /* its URL with secrets removed */
 const char *store_type(const struct store *s); /* "file" */
 
-/* Open by URL ("file:///abs", "/abs", "rel/path", "mem://name"). No I/O: the first real call
- * reports what is wrong. Fails: RC_INVALID url; RC_UNSUPPORTED scheme not built in; RC_NO_MEM. */
+/* Open by URL ("file:///abs", "/abs", "rel/path", "mem://name"). A mem store lives in this process
+ * and is shared by all who open its name, until the last one closes it; "mem://" is a private one.
+ * No I/O: the first real call reports what is wrong. Fails: RC_INVALID url; RC_UNSUPPORTED scheme
+ * not built in; RC_NO_MEM. */
 MUST_CHECK enum rc store_open(const char *url, struct store **ret_store, struct err *err);
 void store_close(struct store *s); /* NULL is fine */
 
@@ -71,8 +76,8 @@ MUST_CHECK enum rc store_put(struct store *s, const struct call *c, const char *
                              const struct store_body *body, const struct store_put_opts *opts,
                              struct store_obj *ret_obj, struct err *err);
 /* Stream an object or a range of it; on failure the sink may have seen a prefix. A range that
- * starts at or past the end delivers nothing. Fails: RC_NOT_FOUND, RC_AGAIN, RC_DENIED, RC_IO,
- * RC_CANCELED, the sink's rc. */
+ * starts at or past the end, or an empty object, delivers nothing: the sink is not called.
+ * Fails: RC_NOT_FOUND, RC_AGAIN, RC_DENIED, RC_IO, RC_CANCELED, the sink's rc. */
 MUST_CHECK enum rc store_get(struct store *s, const struct call *c, const char *key,
                              const struct store_get_opts *opts, store_sink_fn *sink, void *ctx,
                              struct err *err);

@@ -1,0 +1,470 @@
+/*
+ * capture.c -- see capture.h for what is proved, source.h for the locks it rests on.
+ *
+ *              sync, no database           attach: write lock, hold, wal-index
+ *   DETACHED ---------------------> error  ------------------------------------> FOLLOWING
+ *      ^                                      continues?  yes -> sync the WAL       |
+ *      |                                                  no  -> compare pages      |
+ *      +---- replaced, lock lost, chain broken (then: compare at the next sync) ----+
+ */
+#include "db/capture.h"
+#include <string.h>
+#include "base/mem.h"
+
+#define CHECKPOINT_PAGES 1000
+#define FREE_COPY_FRAMES 16 /* fewer frames are not worth a checkpoint of their own */
+
+struct capture {
+    char *path, *meta_dir;
+    struct capture_opts opts;
+    struct state *st;      /* NULL after a failed seal, until it is opened anew */
+    struct source *src;    /* NULL: detached */
+    struct db_pos pos;     /* captured up to here; the state's, plus moves without a batch */
+    bool compare;          /* the next sync compares pages with `pos`, as of `base` */
+    struct wal_index base; /* the wal-index when the hold began; its frames are pinned by it */
+    uint32_t base_count;   /* database size in pages then */
+    bool want_snapshot;    /* that sync also writes a whole image */
+    bool restart_ok;       /* one WAL restart would lose nothing (capture.h) */
+    bool drained;          /* captured at least up to the commit that the hold stands at */
+    bool switched;
+    uint32_t retry_frames; /* readers held the last checkpoint back: not before this many */
+};
+
+static enum rc ready_state(struct capture *cap, struct err *err);
+static enum rc attach(struct capture *cap, struct err *err);
+static enum rc attach_locked(struct capture *cap, struct err *err);
+static enum rc continues(struct capture *cap, const struct wal_index *x, bool *ret_yes,
+                         struct err *err);
+static enum rc page_count_now(struct capture *cap, const struct wal_index *x, uint32_t *ret_count,
+                              struct err *err);
+static enum rc follow_generation(struct capture *cap, const struct wal_index *x, bool *ret_lost,
+                                 struct err *err);
+static enum rc chain_start(struct capture *cap, const struct wal_index *x, struct wal_sum *ret_sum,
+                           struct err *err);
+static void note_position(struct capture *cap, const struct wal_index *x);
+static enum rc sync_once(struct capture *cap, struct batch_scratch *s, struct capture_result *res,
+                         struct err *err);
+static enum rc sync_wal(struct capture *cap, struct batch_scratch *s, const struct wal_index *x,
+                        struct capture_result *res, struct err *err);
+static enum rc write_wal(struct capture *cap, struct batch_scratch *s, const struct wal_index *x,
+                         uint64_t bytes_max, struct batch_done *ret_done, struct err *err);
+static enum rc sync_compare(struct capture *cap, struct batch_scratch *s,
+                            struct capture_result *res, struct err *err);
+static enum rc collect_base(struct capture *cap, struct batch_scratch *s, struct err *err);
+static enum rc write_snapshot(struct capture *cap, struct batch_scratch *s,
+                              const struct batch_spec *batch, struct err *err);
+static enum rc seal(struct capture *cap, struct batch_scratch *s, const struct batch_done *done,
+                    struct capture_result *res, struct err *err);
+static void next_batch(const struct capture *cap, struct batch_spec *spec);
+static enum rc checkpoint_locked(struct capture *cap, struct batch_scratch *s,
+                                 struct batch_done *ret_done, struct err *err);
+
+enum rc capture_open(const char *path, const char *meta_dir, const struct capture_opts *opts,
+                     struct capture **ret_cap, struct err *err)
+{
+    struct capture *cap = mem_calloc(1, sizeof *cap);
+    if (cap == NULL) return err_mem(err, "a capture");
+    cap->opts = *opts;
+    if (cap->opts.checkpoint_pages == 0) cap->opts.checkpoint_pages = CHECKPOINT_PAGES;
+    cap->path = mem_strdup(path);
+    cap->meta_dir = mem_strdup(meta_dir);
+    enum rc rc = cap->path && cap->meta_dir ? RC_OK : err_mem(err, "a capture");
+    if (rc == RC_OK) rc = ready_state(cap, err);
+    if (rc != RC_OK) {
+        capture_close(cap);
+        return rc;
+    }
+    *ret_cap = cap;
+    return RC_OK;
+}
+
+void capture_close(struct capture *cap)
+{
+    if (cap == NULL) return;
+    struct err ignored; /* a position that is not durable is replayed from the staged batches */
+    capture_detach(cap);
+    if (cap->st != NULL && state_commit(cap->st, &ignored) != RC_OK) ignored.rc = RC_OK;
+    state_close(cap->st);
+    mem_free(cap->path);
+    mem_free(cap->meta_dir);
+    mem_free(cap);
+}
+
+void capture_detach(struct capture *cap)
+{
+    source_close(cap->src);
+    cap->src = NULL;
+    cap->compare = cap->restart_ok = cap->drained = false;
+    cap->retry_frames = 0;
+    if (cap->st != NULL) cap->pos = *state_pos(cap->st);
+}
+
+struct state *capture_state(struct capture *cap)
+{
+    return cap->st;
+}
+
+const char *capture_wal_path(const struct capture *cap)
+{
+    return cap->src ? source_wal_path(cap->src) : NULL;
+}
+
+enum rc capture_restart_at(struct capture *cap, uint64_t txid, struct err *err)
+{
+    capture_detach(cap);
+    TRY(ready_state(cap, err));
+    TRY(state_reset(cap->st, txid, err));
+    cap->pos = *state_pos(cap->st);
+    return RC_OK;
+}
+
+enum rc capture_sync(struct capture *cap, struct batch_scratch *s,
+                     struct capture_result *ret_result, struct err *err)
+{
+    struct capture_result res = {0};
+    enum rc rc = ready_state(cap, err);
+    if (rc == RC_OK && cap->src == NULL) rc = attach(cap, err);
+    if (rc == RC_OK) rc = source_check_same(cap->src, err);
+    if (rc == RC_REPLACED) capture_detach(cap);
+    if (rc == RC_OK) rc = sync_once(cap, s, &res, err);
+    if (rc != RC_OK) return err_wrap(err, "sync '%s'", cap->path);
+    res.switched = cap->switched;
+    cap->switched = false;
+    res.txid = cap->pos.txid;
+    *ret_result = res;
+    return RC_OK;
+}
+
+void capture_want_snapshot(struct capture *cap)
+{
+    capture_detach(cap);
+    cap->pos.wal_frame = 0; /* no continuing: the image needs a hold whose base is known */
+    cap->want_snapshot = true;
+}
+
+uint32_t capture_pending(struct capture *cap)
+{
+    struct wal_index x;
+    struct err ignored;
+    if (cap->src == NULL || source_index(cap->src, &x, &ignored) != RC_OK) return 0;
+    bool same = x.salt1 == cap->pos.wal_salt1 && x.salt2 == cap->pos.wal_salt2;
+    if (same && x.frame_max < cap->pos.wal_frame) return 1; /* let a sync find out why */
+    return same ? x.frame_max - cap->pos.wal_frame : x.frame_max;
+}
+
+/*
+ * Two steps, so that writers wait as little as possible. First, without any lock of theirs, copy
+ * what the hold permits. Then take the write lock, write the last frames into a batch (no fsync),
+ * copy the rest, and let the hold begin anew at mark 0, so that the next writer restarts the WAL.
+ * The batch is sealed after the lock is gone: should that fail, the frames are in the database, and
+ * the next sync, unable to prove continuity, finds them by comparison.
+ */
+enum rc capture_checkpoint(struct capture *cap, struct batch_scratch *s, bool force,
+                           struct capture_result *ret_result, struct err *err)
+{
+    struct wal_index x;
+    struct capture_result res = {.txid = cap->pos.txid};
+    struct batch_done done = {0};
+    *ret_result = res;
+    if (cap->src == NULL || !cap->drained || cap->restart_ok) return RC_OK;
+    TRY(source_index(cap->src, &x, err));
+    if (x.frame_max == 0 || (!force && x.frame_max < cap->opts.checkpoint_pages)) return RC_OK;
+    if (!force && x.frame_max < cap->retry_frames) return RC_OK;
+    if (x.frame_max - x.backfill >= FREE_COPY_FRAMES) {
+        cap->drained = false;
+        TRY(source_hold_newest(cap->src, err));
+        TRY(source_checkpoint(cap->src, err));
+    }
+    enum rc rc = source_lock(cap->src, err);
+    if (rc == RC_BUSY) return RC_OK; /* a long transaction: after it, then */
+    if (rc == RC_OK) rc = checkpoint_locked(cap, s, &done, err);
+    source_unlock(cap->src);
+    if (rc == RC_OK && done.size > 0) rc = seal(cap, s, &done, &res, err);
+    if (rc == RC_OK && cap->restart_ok && cap->opts.truncate_pages != 0 &&
+        x.frame_max >= cap->opts.truncate_pages)
+        rc = source_truncate_wal(cap->src, err);
+    if (!source_held(cap->src)) capture_detach(cap);
+    if (rc != RC_OK) return err_wrap(err, "checkpoint '%s'", cap->path);
+    res.txid = cap->pos.txid;
+    *ret_result = res;
+    return RC_OK;
+}
+
+static enum rc ready_state(struct capture *cap, struct err *err)
+{
+    if (cap->st == NULL)
+        TRY(state_open(cap->meta_dir, &cap->st, err));
+    else if (cap->reload)
+        TRY(state_reload(cap->st, err));
+    else
+        return RC_OK;
+    cap->reload = false;
+    cap->pos = *state_pos(cap->st);
+    return RC_OK;
+}
+
+static enum rc attach(struct capture *cap, struct err *err)
+{
+    const struct source_opts opts = {.busy_timeout_ms = cap->opts.busy_timeout_ms};
+    TRY(source_open(cap->path, &opts, &cap->src, err));
+    cap->switched = source_was_switched(cap->src);
+    enum rc rc = source_lock(cap->src, err);
+    if (rc == RC_OK) rc = attach_locked(cap, err);
+    source_unlock(cap->src);
+    if (rc != RC_OK) capture_detach(cap);
+    return rc;
+}
+
+/* Under the write lock: nothing moves between the hold, the wal-index and the decision. */
+static enum rc attach_locked(struct capture *cap, struct err *err)
+{
+    struct wal_index x;
+    bool yes = false;
+    TRY(source_hold(cap->src, err));
+    TRY(source_index(cap->src, &x, err));
+    TRY(continues(cap, &x, &yes, err));
+    cap->compare = !yes;
+    if (yes) return RC_OK;
+    TRY(page_count_now(cap, &x, &cap->base_count, err));
+    cap->base = x;
+    cap->pos.wal_salt1 = x.salt1;
+    cap->pos.wal_salt2 = x.salt2;
+    cap->pos.wal_frame = x.frame_max;
+    cap->pos.wal_sum = x.sum;
+    note_position(cap, &x);
+    return RC_OK;
+}
+
+/* Does the WAL still hold the frame we stopped at, with the checksum it had? That checksum covers
+ * everything before it in this generation. An empty position proves nothing: a deleted WAL looks
+ * the same. */
+static enum rc continues(struct capture *cap, const struct wal_index *x, bool *ret_yes,
+                         struct err *err)
+{
+    const struct db_pos *pos = &cap->pos;
+    uint8_t raw[WAL_FRAME_HEADER_SIZE];
+    struct wal_frame f;
+    if (pos->page_size != source_page_size(cap->src) || pos->wal_frame == 0 ||
+        pos->wal_frame > x->frame_max || pos->wal_salt1 != x->salt1 || pos->wal_salt2 != x->salt2)
+        return RC_OK;
+    TRY(source_read_wal(cap->src, wal_frame_off(pos->page_size, pos->wal_frame), raw, sizeof raw,
+                        err));
+    wal_frame_get(raw, &f);
+    *ret_yes = f.salt1 == pos->wal_salt1 && f.salt2 == pos->wal_salt2 &&
+               f.sum.s1 == pos->wal_sum.s1 && f.sum.s2 == pos->wal_sum.s2;
+    return RC_OK;
+}
+
+static enum rc page_count_now(struct capture *cap, const struct wal_index *x, uint32_t *ret_count,
+                              struct err *err)
+{
+    uint64_t size;
+    *ret_count = x->page_count;
+    if (x->frame_max > 0 && x->page_count > 0) return RC_OK;
+    TRY(source_db_size(cap->src, &size, err));
+    *ret_count = (uint32_t)(size / source_page_size(cap->src));
+    return RC_OK;
+}
+
+static enum rc sync_once(struct capture *cap, struct batch_scratch *s, struct capture_result *res,
+                         struct err *err)
+{
+    struct wal_index x;
+    bool lost = false;
+    if (cap->compare) return sync_compare(cap, s, res, err);
+    TRY(source_index(cap->src, &x, err));
+    res->wal_bytes = wal_frame_off(source_page_size(cap->src), (uint64_t)x.frame_max + 1);
+    TRY(follow_generation(cap, &x, &lost, err));
+    if (!lost && x.frame_max > cap->pos.wal_frame) {
+        enum rc rc = sync_wal(cap, s, &x, res, err);
+        if (rc != RC_CORRUPT) return rc;
+        lost = true;
+    }
+    if (!lost) {
+        note_position(cap, &x);
+        return RC_OK;
+    }
+    /* Start over from the locks: what we believed about this WAL is not so. */
+    capture_detach(cap);
+    cap->pos.wal_frame = 0;
+    TRY(attach(cap, err));
+    return sync_compare(cap, s, res, err);
+}
+
+/* Move to the WAL generation that the index shows, if nothing can be lost between. */
+static enum rc follow_generation(struct capture *cap, const struct wal_index *x, bool *ret_lost,
+                                 struct err *err)
+{
+    struct db_pos *pos = &cap->pos;
+    bool same = pos->wal_salt1 == x->salt1 && pos->wal_salt2 == x->salt2;
+    if (same && pos->wal_frame > 0) {
+        *ret_lost = x->frame_max < pos->wal_frame ||
+                    (x->frame_max == pos->wal_frame &&
+                     (x->sum.s1 != pos->wal_sum.s1 || x->sum.s2 != pos->wal_sum.s2));
+        return RC_OK;
+    }
+    if (!same && !cap->restart_ok) return *ret_lost = true, RC_OK;
+    pos->wal_salt1 = x->salt1;
+    pos->wal_salt2 = x->salt2;
+    pos->wal_frame = 0;
+    pos->wal_sum = (struct wal_sum){0};
+    return x->frame_max > 0 ? chain_start(cap, x, &pos->wal_sum, err) : RC_OK;
+}
+
+static enum rc chain_start(struct capture *cap, const struct wal_index *x, struct wal_sum *ret_sum,
+                           struct err *err)
+{
+    uint8_t raw[WAL_HEADER_SIZE];
+    struct wal_header h;
+    TRY(source_read_wal(cap->src, 0, raw, sizeof raw, err));
+    TRY(wal_header_get(raw, &h, err));
+    if (h.salt1 != x->salt1 || h.salt2 != x->salt2)
+        return err_set(err, RC_BUSY, "the WAL and its index are of different generations");
+    *ret_sum = h.sum;
+    return RC_OK;
+}
+
+static void note_position(struct capture *cap, const struct wal_index *x)
+{
+    bool at_end = x->salt1 == cap->pos.wal_salt1 && x->salt2 == cap->pos.wal_salt2 &&
+                  x->frame_max == cap->pos.wal_frame;
+    cap->restart_ok = at_end && x->backfill == x->frame_max;
+    if (at_end) cap->drained = true;
+}
+
+static enum rc sync_wal(struct capture *cap, struct batch_scratch *s, const struct wal_index *x,
+                        struct capture_result *res, struct err *err)
+{
+    struct batch_done done;
+    TRY(write_wal(cap, s, x, cap->opts.sync_bytes_max, &done, err));
+    TRY(seal(cap, s, &done, res, err));
+    res->more = cap->pos.wal_frame < x->frame_max;
+    cap->restart_ok = false;
+    cap->drained = !res->more;
+    return RC_OK;
+}
+
+static enum rc write_wal(struct capture *cap, struct batch_scratch *s, const struct wal_index *x,
+                         uint64_t bytes_max, struct batch_done *ret_done, struct err *err)
+{
+    const int64_t frame_size = WAL_FRAME_HEADER_SIZE + (int64_t)x->page_size;
+    struct batch_range r;
+    struct batch_spec spec = {.kind = BATCH_WAL};
+    TRY(batch_collect(s, cap->src, &cap->pos, x, bytes_max, &r, err));
+    next_batch(cap, &spec);
+    spec.after.page_count = r.page_count;
+    spec.after.wal_frame = r.last;
+    spec.after.wal_sum = r.sum;
+    spec.wal_off = (int64_t)wal_frame_off(x->page_size, r.first);
+    spec.wal_size = (int64_t)(r.last - r.first + 1) * frame_size;
+    return batch_write(s, cap->src, cap->st, &spec, ret_done, err);
+}
+
+/* Everything as of the hold: frames that were in the WAL then and not yet in the database file, and
+ * the file for all other pages; neither can change while the hold lasts. */
+static enum rc sync_compare(struct capture *cap, struct batch_scratch *s,
+                            struct capture_result *res, struct err *err)
+{
+    const uint32_t page_size = source_page_size(cap->src);
+    bool first = cap->pos.page_size != page_size;
+    struct batch_spec spec = {.kind = first ? BATCH_FULL : BATCH_DIFF};
+    struct batch_done done;
+    if (cap->base_count == 0)
+        return err_set(err, RC_NOT_FOUND, "the database is empty; nothing to replicate yet");
+    if (first && cap->pos.page_size != 0) cap->want_snapshot = true;
+    TRY(collect_base(cap, s, err));
+    next_batch(cap, &spec);
+    if (first) spec.before = (struct db_pos){.txid = cap->pos.txid};
+    spec.after.page_size = page_size;
+    spec.after.page_count = cap->base_count;
+    spec.wal_off = LTX_WAL_OFF_MIN;
+    if (cap->pos.wal_frame > 0) {
+        spec.wal_off = (int64_t)wal_frame_off(page_size, cap->pos.wal_frame);
+        spec.wal_size = WAL_FRAME_HEADER_SIZE + (int64_t)page_size;
+    }
+    TRY(batch_write(s, cap->src, cap->st, &spec, &done, err));
+    res->why = first ? CAPTURE_FIRST : CAPTURE_COMPARED;
+    if (done.size > 0)
+        TRY(seal(cap, s, &done, res, err));
+    else
+        state_advance(cap->st, &cap->pos);
+    if (cap->want_snapshot) TRY(write_snapshot(cap, s, &spec, err));
+    res->snapshot = cap->want_snapshot;
+    cap->want_snapshot = cap->compare = false;
+    return RC_OK;
+}
+
+static enum rc collect_base(struct capture *cap, struct batch_scratch *s, struct err *err)
+{
+    struct db_pos from = cap->pos;
+    struct batch_range r;
+    batch_collect_none(s);
+    if (cap->base.backfill == cap->base.frame_max) return RC_OK;
+    from.wal_frame = 0;
+    TRY(chain_start(cap, &cap->base, &from.wal_sum, err));
+    return batch_collect(s, cap->src, &from, &cap->base, 0, &r, err);
+}
+
+/* A level 9 image of the position just reached, beside the batches. */
+static enum rc write_snapshot(struct capture *cap, struct batch_scratch *s,
+                              const struct batch_spec *batch, struct err *err)
+{
+    char path[OS_PATH_MAX];
+    struct batch_spec spec = *batch;
+    struct batch_done done;
+    state_snapshot_path(cap->st, path);
+    spec.kind = BATCH_FULL;
+    spec.before = (struct db_pos){0};
+    spec.after.txid = cap->pos.txid;
+    spec.after.timestamp_ms = cap->pos.timestamp_ms;
+    spec.txid_min = 1;
+    spec.snapshot_path = path;
+    return batch_write(s, cap->src, cap->st, &spec, &done, err);
+}
+
+static void next_batch(const struct capture *cap, struct batch_spec *spec)
+{
+    int64_t now = os_now_ms();
+    spec->encoding = cap->opts.encoding;
+    spec->before = spec->after = cap->pos;
+    spec->after.txid++;
+    spec->txid_min = spec->after.txid;
+    /* A clock that jumps back must not make history run backwards: restores by time rely on it. */
+    spec->after.timestamp_ms = now > cap->pos.timestamp_ms ? now : cap->pos.timestamp_ms;
+}
+
+static enum rc seal(struct capture *cap, struct batch_scratch *s, const struct batch_done *done,
+                    struct capture_result *res, struct err *err)
+{
+    enum rc rc = batch_seal(s, cap->st, done, err);
+    if (rc != RC_OK) {
+        /* Perhaps the batch is there, perhaps its hashes are half written: replay decides. */
+        capture_detach(cap);
+        cap->reload = true;
+        return rc;
+    }
+    cap->pos = done->after;
+    res->staged = true;
+    res->txid = done->after.txid;
+    res->pages += done->pages;
+    res->size += done->size;
+    return RC_OK;
+}
+
+static enum rc checkpoint_locked(struct capture *cap, struct batch_scratch *s,
+                                 struct batch_done *ret_done, struct err *err)
+{
+    struct wal_index x;
+    TRY(source_index(cap->src, &x, err));
+    if (x.salt1 != cap->pos.wal_salt1 || x.salt2 != cap->pos.wal_salt2) return RC_OK;
+    if (x.frame_max > cap->pos.wal_frame) TRY(write_wal(cap, s, &x, 0, ret_done, err));
+    /* From here the frames may leave the WAL; the batch that has them is not sealed yet. */
+    struct db_pos end = ret_done->size > 0 ? ret_done->after : cap->pos;
+    enum rc rc = source_checkpoint(cap->src, err);
+    if (rc == RC_OK) rc = source_index(cap->src, &x, err);
+    if (rc != RC_OK) return rc;
+    cap->drained = true;
+    cap->restart_ok = x.frame_max == end.wal_frame && x.backfill == x.frame_max;
+    cap->retry_frames = cap->restart_ok ? 0 : x.frame_max + cap->opts.checkpoint_pages;
+    return RC_OK;
+}

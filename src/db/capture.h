@@ -1,0 +1,78 @@
+/*
+ * capture.h -- turn what an application commits to its database into staged LTX batches.
+ *
+ * One capture follows one database. Whoever is told that something happened (a bell) calls
+ * capture_sync; every call that finds new commits stages one batch, numbered by the next TXID.
+ *
+ * Continuity is proved, never guessed. A batch continues from the position of the last one only if
+ * the frames in between are certain to be all there:
+ *   same WAL generation (salts): the checksum chain runs on from the captured position, frame by
+ *     frame, to the checksum that the wal-index gives for its end;
+ *   next generation: everything in the old one had been captured AND copied into the database while
+ *     our hold was open (source.h), so exactly one restart can have happened, with nothing lost.
+ * In every other case (downtime with a checkpoint, a WAL deleted, a database replaced, a broken
+ * lock) the database is read through and compared with the recorded hash of each page; only pages
+ * that differ become a batch.
+ *
+ * Threads: one owner at a time.
+ */
+#ifndef DB_CAPTURE_H
+#define DB_CAPTURE_H
+#include "db/batch.h"
+
+struct capture;
+
+struct capture_opts {
+    int busy_timeout_ms;
+    enum ltx_encoding encoding;
+    uint32_t checkpoint_pages; /* checkpoint when the WAL has this many frames; 0: 1000 */
+    uint32_t truncate_pages;   /* shrink the -wal file above this many; 0: never */
+    uint64_t sync_bytes_max;   /* WAL bytes in a batch, softly; 0: no limit */
+};
+
+enum capture_why { /* why a batch holds more than the WAL's news */
+                   CAPTURE_CONTINUED,
+                   CAPTURE_FIRST,    /* no local state, or the log asked for a whole database */
+                   CAPTURE_COMPARED, /* continuity could not be proved: compared page by page */
+};
+struct capture_result {
+    bool staged;   /* a batch was staged */
+    bool more;     /* call again at once: a limit cut this one */
+    bool snapshot; /* a whole image waits at state_snapshot_path */
+    bool switched; /* the database was switched to WAL mode just now */
+    enum capture_why why;
+    uint64_t txid; /* position, staged or not */
+    uint32_t pages;
+    uint64_t size;      /* bytes of the LTX file */
+    uint64_t wal_bytes; /* of the WAL, now */
+};
+
+/* Open the local state in meta_dir and lock it; the database itself is opened at the first sync and
+ * need not exist. Fails: RC_FENCED another process replicates it; RC_DENIED, RC_NO_SPACE, RC_IO. */
+MUST_CHECK enum rc capture_open(const char *path, const char *meta_dir,
+                                const struct capture_opts *opts, struct capture **ret_cap,
+                                struct err *err);
+/* Make the position durable and let go of the database. NULL is fine. */
+void capture_close(struct capture *cap);
+/* Let go of the database, keep the state. The next sync opens it again. */
+void capture_detach(struct capture *cap);
+
+struct state *capture_state(struct capture *cap);
+const char *capture_wal_path(const struct capture *cap); /* NULL while detached */
+/* The next batch must be txid + 1 and hold the whole database. */
+MUST_CHECK enum rc capture_restart_at(struct capture *cap, uint64_t txid, struct err *err);
+
+/* Stage what is new. Fails: RC_NOT_FOUND no database; RC_REPLACED it is another file now (the next
+ * sync opens that one); RC_BUSY, RC_DENIED, RC_CORRUPT, RC_NO_SPACE, RC_IO: nothing is lost, call
+ * again later. */
+MUST_CHECK enum rc capture_sync(struct capture *cap, struct batch_scratch *s,
+                                struct capture_result *ret_result, struct err *err);
+/* The next sync compares pages and also writes a whole image, for level 9. */
+void capture_want_snapshot(struct capture *cap);
+/* How many frames wait to be captured? Cheap: reads shared memory. 0 while detached. */
+uint32_t capture_pending(struct capture *cap);
+/* Checkpoint if the WAL is long enough, or `force`. May stage a batch. Call after a sync without
+ * `more`. Fails: as capture_sync. */
+MUST_CHECK enum rc capture_checkpoint(struct capture *cap, struct batch_scratch *s, bool force,
+                                      struct capture_result *ret_result, struct err *err);
+#endif

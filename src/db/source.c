@@ -1,0 +1,441 @@
+/* source.c -- see source.h for the rules of the hold and the write lock. */
+#include "db/source.h"
+#include <sqlite3.h>
+#include <stdio.h>
+#include <string.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include <errno.h>
+#include "base/fault.h"
+#include "base/mem.h"
+#include "base/os.h"
+
+#define SHM_REGION_SIZE 32768
+#define INDEX_TRIES     100
+
+struct source {
+    char *path, *wal_path;
+    sqlite3 *holder, *worker;
+    sqlite3_file *db_file, *wal_file; /* of the first holder; live until the close */
+    volatile const uint8_t *shm;      /* first region of the wal-index */
+    uint32_t page_size;
+    int busy_timeout_ms;
+    bool held, locked, switched;
+};
+
+static enum rc open_conn(struct source *src, const struct source_opts *opts, sqlite3 **ret_conn,
+                         struct err *err);
+static enum rc ensure_wal_mode(struct source *src, struct err *err);
+static enum rc find_files(struct source *src, struct err *err);
+static enum rc query_text(sqlite3 *conn, const char *sql, char *ret_text, size_t size,
+                          struct err *err);
+static enum rc exec(sqlite3 *conn, const char *sql, struct err *err);
+static enum rc begin_read(sqlite3 *conn, struct err *err);
+static void end_tx(sqlite3 *conn);
+static enum rc sql_err(struct err *err, sqlite3 *conn, int code, const char *what);
+static enum rc read_file(sqlite3_file *f, uint64_t off, void *dst, size_t size, const char *what,
+                         struct err *err);
+static void install_fault_syscalls(void);
+
+void source_global_init(void)
+{
+    sqlite3_config(SQLITE_CONFIG_LOOKASIDE, 0, 0);
+    sqlite3_initialize();
+    install_fault_syscalls();
+}
+
+enum rc source_open(const char *path, const struct source_opts *opts, struct source **ret_src,
+                    struct err *err)
+{
+    struct stat st;
+    TRY(os_stat(path, &st, err));
+    if (!S_ISREG(st.st_mode)) return err_set(err, RC_INVALID, "'%s' is not a regular file", path);
+    struct source *src = mem_calloc(1, sizeof *src);
+    if (src == NULL) return err_mem(err, "a database");
+    src->busy_timeout_ms = opts->busy_timeout_ms;
+    src->path = mem_strdup(path);
+    src->wal_path = mem_printf("%s-wal", path);
+    enum rc rc = src->path && src->wal_path ? RC_OK : err_mem(err, "a database");
+    if (rc == RC_OK) rc = open_conn(src, opts, &src->holder, err);
+    if (rc == RC_OK) rc = open_conn(src, opts, &src->worker, err);
+    if (rc == RC_OK) rc = ensure_wal_mode(src, err);
+    if (rc == RC_OK) rc = find_files(src, err);
+    if (rc != RC_OK) {
+        source_close(src);
+        return err_wrap(err, "open database '%s'", path);
+    }
+    *ret_src = src;
+    return RC_OK;
+}
+
+void source_close(struct source *src)
+{
+    if (src == NULL) return;
+    source_unlock(src);
+    source_unhold(src);
+    sqlite3_close_v2(src->holder);
+    sqlite3_close_v2(src->worker);
+    mem_free(src->path);
+    mem_free(src->wal_path);
+    mem_free(src);
+}
+
+bool source_was_switched(const struct source *src)
+{
+    return src->switched;
+}
+
+const char *source_wal_path(const struct source *src)
+{
+    return src->wal_path;
+}
+
+uint32_t source_page_size(const struct source *src)
+{
+    return src->page_size;
+}
+
+enum rc source_hold(struct source *src, struct err *err)
+{
+    ASSERT(!src->held);
+    TRY(begin_read(src->holder, err));
+    src->held = true;
+    return RC_OK;
+}
+
+void source_unhold(struct source *src)
+{
+    if (src->held) end_tx(src->holder);
+    src->held = false;
+}
+
+bool source_held(const struct source *src)
+{
+    return src->held;
+}
+
+enum rc source_hold_newest(struct source *src, struct err *err)
+{
+    ASSERT(src->held && !src->locked);
+    TRY(begin_read(src->worker, err));
+    sqlite3 *old = src->holder;
+    src->holder = src->worker;
+    src->worker = old;
+    end_tx(old);
+    return RC_OK;
+}
+
+enum rc source_lock(struct source *src, struct err *err)
+{
+    ASSERT(!src->locked);
+    TRY(exec(src->worker, "BEGIN IMMEDIATE", err));
+    src->locked = true;
+    return RC_OK;
+}
+
+void source_unlock(struct source *src)
+{
+    if (src->locked) end_tx(src->worker);
+    src->locked = false;
+}
+
+enum rc source_checkpoint(struct source *src, struct err *err)
+{
+    ASSERT(src->held);
+    /* A connection cannot checkpoint inside its own transaction. The worker is free unless it has
+     * the write lock; then the holder steps out of the hold, and the lock stands in for it. */
+    sqlite3 *conn = src->locked ? src->holder : src->worker;
+    if (src->locked) source_unhold(src);
+    int code = sqlite3_wal_checkpoint_v2(conn, "main", SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+    enum rc rc = RC_OK;
+    if (code != SQLITE_OK && code != SQLITE_BUSY && code != SQLITE_LOCKED)
+        rc = sql_err(err, conn, code, "checkpoint");
+    if (src->held) return rc;
+    struct err second;
+    enum rc held = source_hold(src, &second);
+    if (rc == RC_OK && held != RC_OK) *err = second;
+    return rc != RC_OK ? rc : held;
+}
+
+enum rc source_truncate_wal(struct source *src, struct err *err)
+{
+    ASSERT(src->held && !src->locked);
+    sqlite3_busy_timeout(src->worker, 0);
+    int code =
+        sqlite3_wal_checkpoint_v2(src->worker, "main", SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
+    sqlite3_busy_timeout(src->worker, src->busy_timeout_ms);
+    if (code == SQLITE_OK || code == SQLITE_BUSY || code == SQLITE_LOCKED) return RC_OK;
+    return sql_err(err, src->worker, code, "truncate the WAL");
+}
+
+enum rc source_index(struct source *src, struct wal_index *ret_x, struct err *err)
+{
+    uint8_t copy[WAL_INDEX_HEADER_SIZE];
+    for (int i = 0; i < INDEX_TRIES; i++) {
+        /* A writer stores copy 2 first, then copy 1; reading in the other order sees it torn. */
+        for (size_t k = 0; k < sizeof copy; k++)
+            copy[k] = src->shm[k];
+        __atomic_thread_fence(__ATOMIC_SEQ_CST);
+        wal_index_get(copy, ret_x);
+        if (ret_x->valid) return RC_OK;
+        if (i >= 2) os_sleep_ms(1);
+        if (i % 20 != 10) continue;
+        /* Still torn: its writer died in the middle. A new read transaction makes SQLite recover.
+         */
+        if (src->locked) break;
+        TRY(begin_read(src->worker, err));
+        end_tx(src->worker);
+    }
+    return err_set(err, RC_BUSY, "the wal-index of '%s' is not valid yet", src->path);
+}
+
+enum rc source_read_wal(struct source *src, uint64_t off, void *dst, size_t size, struct err *err)
+{
+    return read_file(src->wal_file, off, dst, size, "read the WAL", err);
+}
+
+enum rc source_read_db(struct source *src, uint64_t off, void *dst, size_t size, struct err *err)
+{
+    return read_file(src->db_file, off, dst, size, "read the database", err);
+}
+
+enum rc source_db_size(struct source *src, uint64_t *ret_size, struct err *err)
+{
+    sqlite3_int64 size;
+    int code = src->db_file->pMethods->xFileSize(src->db_file, &size);
+    if (code != SQLITE_OK) return sql_err(err, NULL, code, "size of the database");
+    *ret_size = (uint64_t)size;
+    return RC_OK;
+}
+
+enum rc source_check_same(struct source *src, struct err *err)
+{
+    int moved = 0;
+    sqlite3_file_control(src->holder, "main", SQLITE_FCNTL_HAS_MOVED, &moved);
+    if (!moved) return RC_OK;
+    return err_set(err, RC_REPLACED, "'%s' was deleted or replaced while it was being replicated",
+                   src->path);
+}
+
+enum rc db_integrity_check(const char *path, bool full, struct err *err)
+{
+    sqlite3 *conn = NULL;
+    char text[256] = "";
+    enum rc rc = RC_OK;
+    int code = sqlite3_open_v2(path, &conn, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
+    if (code != SQLITE_OK) rc = sql_err(err, conn, code, "open");
+    if (rc == RC_OK)
+        rc = query_text(conn, full ? "PRAGMA integrity_check(1)" : "PRAGMA quick_check(1)", text,
+                        sizeof text, err);
+    sqlite3_close_v2(conn);
+    if (rc != RC_OK) return err_wrap(err, "check '%s'", path);
+    if (strcmp(text, "ok") == 0) return RC_OK;
+    return err_set(err, RC_CORRUPT, "'%s' fails its integrity check: %s", path, text);
+}
+
+const char *db_sqlite_version(void)
+{
+    return sqlite3_libversion();
+}
+
+static enum rc open_conn(struct source *src, const struct source_opts *opts, sqlite3 **ret_conn,
+                         struct err *err)
+{
+    int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX;
+    int code = sqlite3_open_v2(src->path, ret_conn, flags, NULL);
+    if (code != SQLITE_OK) return sql_err(err, *ret_conn, code, "open");
+    if (sqlite3_db_readonly(*ret_conn, "main") == 1)
+        return err_set(
+            err, RC_DENIED,
+            "no permission to write: a WAL database needs it even to be read; run sluice "
+            "as the user who owns the database");
+    sqlite3_busy_timeout(*ret_conn, opts->busy_timeout_ms);
+    sqlite3_db_config(*ret_conn, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+    TRY(exec(*ret_conn, "PRAGMA wal_autocheckpoint=0", err));
+    TRY(exec(*ret_conn, "PRAGMA cache_size=1", err));
+    return exec(*ret_conn, "PRAGMA mmap_size=0", err);
+}
+
+static enum rc ensure_wal_mode(struct source *src, struct err *err)
+{
+    char mode[16];
+    TRY(query_text(src->holder, "PRAGMA journal_mode", mode, sizeof mode, err));
+    if (strcmp(mode, "wal") != 0) {
+        TRY(query_text(src->holder, "PRAGMA journal_mode=wal", mode, sizeof mode, err));
+        if (strcmp(mode, "wal") != 0)
+            return err_set(err, RC_UNSUPPORTED,
+                           "cannot switch to WAL mode (journal mode stays '%s'): replication needs "
+                           "a WAL database on a local file system",
+                           mode);
+        src->switched = true;
+    }
+    char size[16];
+    TRY(begin_read(src->holder, err));
+    enum rc rc = query_text(src->holder, "PRAGMA page_size", size, sizeof size, err);
+    end_tx(src->holder);
+    unsigned v = 0;
+    if (rc == RC_OK && sscanf(size, "%u", &v) != 1) rc = err_set(err, RC_CORRUPT, "no page size");
+    src->page_size = v;
+    return rc;
+}
+
+static enum rc find_files(struct source *src, struct err *err)
+{
+    void volatile *shm = NULL;
+    sqlite3_file_control(src->holder, "main", SQLITE_FCNTL_FILE_POINTER, &src->db_file);
+    sqlite3_file_control(src->holder, "main", SQLITE_FCNTL_JOURNAL_POINTER, &src->wal_file);
+    int code = src->db_file->pMethods->xShmMap(src->db_file, 0, SHM_REGION_SIZE, 0, &shm);
+    if (code != SQLITE_OK || shm == NULL) return sql_err(err, NULL, code, "map the wal-index");
+    src->shm = shm;
+    return RC_OK;
+}
+
+static enum rc query_text(sqlite3 *conn, const char *sql, char *ret_text, size_t size,
+                          struct err *err)
+{
+    sqlite3_stmt *st = NULL;
+    int code = sqlite3_prepare_v2(conn, sql, -1, &st, NULL);
+    if (code == SQLITE_OK) code = sqlite3_step(st);
+    if (code == SQLITE_ROW) {
+        const unsigned char *text = sqlite3_column_text(st, 0);
+        snprintf(ret_text, size, "%s", text ? (const char *)text : "");
+        code = SQLITE_OK;
+    } else if (code == SQLITE_DONE) {
+        ret_text[0] = '\0';
+        code = SQLITE_OK;
+    }
+    enum rc rc = code == SQLITE_OK ? RC_OK : sql_err(err, conn, code, sql);
+    sqlite3_finalize(st);
+    return rc;
+}
+
+static enum rc exec(sqlite3 *conn, const char *sql, struct err *err)
+{
+    int code = sqlite3_exec(conn, sql, NULL, NULL, NULL);
+    return code == SQLITE_OK ? RC_OK : sql_err(err, conn, code, sql);
+}
+
+/* schema_version reads the header of page 1 without loading the schema: a hold costs no memory. */
+static enum rc begin_read(sqlite3 *conn, struct err *err)
+{
+    char text[24];
+    TRY(exec(conn, "BEGIN", err));
+    enum rc rc = query_text(conn, "PRAGMA schema_version", text, sizeof text, err);
+    if (rc != RC_OK) end_tx(conn);
+    return rc;
+}
+
+static void end_tx(sqlite3 *conn)
+{
+    /* Nothing was written, so this only releases locks and cannot fail in a way that matters. */
+    sqlite3_exec(conn, "ROLLBACK", NULL, NULL, NULL);
+}
+
+static enum rc sql_err(struct err *err, sqlite3 *conn, int code, const char *what)
+{
+    int ext = conn ? sqlite3_extended_errcode(conn) : code;
+    int sys = conn ? sqlite3_system_errno(conn) : 0;
+    enum rc rc = RC_IO;
+    const char *hint = "";
+    switch (code & 0xff) {
+    case SQLITE_BUSY:
+    case SQLITE_LOCKED:
+    case SQLITE_PROTOCOL:
+        rc = RC_BUSY;
+        if (strncmp(what, "BEGIN IMM", 9) != 0)
+            hint = "; if this lasts, an application holds it with PRAGMA locking_mode=EXCLUSIVE or "
+                   "in a long rollback-journal transaction: use locking_mode=NORMAL and WAL";
+        break;
+    case SQLITE_READONLY:
+    case SQLITE_PERM:
+    case SQLITE_AUTH:
+        rc = RC_DENIED;
+        hint = "; sluice needs write permission on the database and its folder";
+        break;
+    case SQLITE_CANTOPEN:
+        rc = sys == ENOENT ? RC_NOT_FOUND : RC_DENIED;
+        hint = "; SQLite must be able to create and open the -wal and -shm files in the folder";
+        break;
+    case SQLITE_NOTADB:
+    case SQLITE_CORRUPT:
+        rc = RC_CORRUPT;
+        break;
+    case SQLITE_FULL:
+        rc = RC_NO_SPACE;
+        break;
+    case SQLITE_NOMEM:
+        rc = RC_NO_MEM;
+        break;
+    case SQLITE_IOERR:
+        rc = sys == ENOSPC ? RC_NO_SPACE : RC_IO;
+        break;
+    default:
+        break;
+    }
+    err_set(err, rc, "%s: %s (SQLite %d%s%s)%s", what,
+            conn ? sqlite3_errmsg(conn) : sqlite3_errstr(code), ext, sys ? ", " : "",
+            sys ? strerror(sys) : "", hint);
+    err->sys = ext;
+    return rc;
+}
+
+static enum rc read_file(sqlite3_file *f, uint64_t off, void *dst, size_t size, const char *what,
+                         struct err *err)
+{
+    while (size > 0) {
+        int part = size > (1u << 20) ? 1 << 20 : (int)size;
+        int code = f->pMethods->xRead(f, dst, part, (sqlite3_int64)off);
+        if (code != SQLITE_OK && code != SQLITE_IOERR_SHORT_READ)
+            return sql_err(err, NULL, code, what);
+        dst = (char *)dst + part;
+        off += (uint64_t)part;
+        size -= (size_t)part;
+    }
+    return RC_OK;
+}
+
+#ifdef SLUICE_TEST_HOOKS
+/* Tests: SQLite's own syscalls pass the same seam as ours, so that a fault or a kill can fall
+ * between any two steps of a sync or a checkpoint. */
+static int fault_open(const char *path, int flags, int mode)
+{
+    if (fault_hit(FAULT_SYSCALL, "sqlite open")) return errno = EIO, -1;
+    return open(path, flags, mode);
+}
+static ssize_t fault_pread(int fd, void *dst, size_t size, off_t off)
+{
+    if (fault_hit(FAULT_SYSCALL, "sqlite pread")) return errno = EIO, -1;
+    return pread(fd, dst, size, off);
+}
+static ssize_t fault_pwrite(int fd, const void *src, size_t size, off_t off)
+{
+    if (fault_hit(FAULT_SYSCALL, "sqlite pwrite")) return errno = ENOSPC, -1;
+    return pwrite(fd, src, size, off);
+}
+static int fault_ftruncate(int fd, off_t size)
+{
+    if (fault_hit(FAULT_SYSCALL, "sqlite ftruncate")) return errno = EIO, -1;
+    return ftruncate(fd, size);
+}
+static void *fault_mmap(void *at, size_t size, int prot, int flags, int fd, off_t off)
+{
+    if (fault_hit(FAULT_SYSCALL, "sqlite mmap")) return errno = ENOMEM, MAP_FAILED;
+    return mmap(at, size, prot, flags, fd, off);
+}
+
+static void install_fault_syscalls(void)
+{
+    sqlite3_vfs *vfs = sqlite3_vfs_find(NULL);
+    if (vfs == NULL || vfs->iVersion < 3) return;
+    vfs->xSetSystemCall(vfs, "open", (sqlite3_syscall_ptr)fault_open);
+    vfs->xSetSystemCall(vfs, "pread", (sqlite3_syscall_ptr)fault_pread);
+    vfs->xSetSystemCall(vfs, "pwrite", (sqlite3_syscall_ptr)fault_pwrite);
+    vfs->xSetSystemCall(vfs, "ftruncate", (sqlite3_syscall_ptr)fault_ftruncate);
+    vfs->xSetSystemCall(vfs, "mmap", (sqlite3_syscall_ptr)fault_mmap);
+}
+#else
+static void install_fault_syscalls(void)
+{
+}
+#endif
