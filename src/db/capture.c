@@ -17,7 +17,8 @@
 struct capture {
     char *path, *meta_dir;
     struct capture_opts opts;
-    struct state *st;      /* NULL after a failed seal, until it is opened anew */
+    struct state *st;      /* lives as long as the capture; others hold on to it */
+    bool reload;           /* a seal failed: table and position must be brought together */
     struct source *src;    /* NULL: detached */
     struct db_pos pos;     /* captured up to here; the state's, plus moves without a batch */
     bool compare;          /* the next sync compares pages with `pos`, as of `base` */
@@ -150,6 +151,11 @@ uint32_t capture_pending(struct capture *cap)
     bool same = x.salt1 == cap->pos.wal_salt1 && x.salt2 == cap->pos.wal_salt2;
     if (same && x.frame_max < cap->pos.wal_frame) return 1; /* let a sync find out why */
     return same ? x.frame_max - cap->pos.wal_frame : x.frame_max;
+}
+
+bool capture_wants_checkpoint(struct capture *cap)
+{
+    return cap->src != NULL && !cap->restart_ok && cap->pos.wal_frame > 0;
 }
 
 /*

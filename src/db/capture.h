@@ -71,6 +71,8 @@ MUST_CHECK enum rc capture_sync(struct capture *cap, struct batch_scratch *s,
 void capture_want_snapshot(struct capture *cap);
 /* How many frames wait to be captured? Cheap: reads shared memory. 0 while detached. */
 uint32_t capture_pending(struct capture *cap);
+/* Are there frames that a checkpoint could copy? */
+bool capture_wants_checkpoint(struct capture *cap);
 /* Checkpoint if the WAL is long enough, or `force`. May stage a batch. Call after a sync without
  * `more`. Fails: as capture_sync. */
 MUST_CHECK enum rc capture_checkpoint(struct capture *cap, struct batch_scratch *s, bool force,

@@ -215,7 +215,7 @@ enum rc state_replay(struct state *st, uint64_t txid, struct err *err)
     char path[OS_PATH_MAX];
     uint8_t footer[STATE_FOOTER_SIZE];
     struct stat sb;
-    struct ltx_header h;
+    struct ltx_header h = {0};
     size_t got;
     CLEANUP(os_closep) int fd = -1;
     state_staged_path(st, txid, path);

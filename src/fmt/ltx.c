@@ -121,6 +121,7 @@ enum rc ltx_index_locate(const uint8_t tail[8 + LTX_TRAILER_SIZE], uint64_t file
 enum rc ltx_index_next(struct ltx_index_reader *r, const uint8_t *in, size_t *size,
                        struct ltx_index_entry *ret_e, bool *ret_more, struct err *err)
 {
+    if (*size == 0) return *ret_more = false, RC_OK;
     const uint8_t *p = in, *end = in + *size;
     uint64_t v[3] = {0};
     for (int i = 0; i < 3 && !r->done; i++) {

@@ -41,7 +41,7 @@ struct ltx_decoder {
 
 /* What is left of the caller's bytes. */
 struct feed {
-    const uint8_t *p;
+    const uint8_t *p; /* never NULL */
     size_t size;
 };
 
@@ -89,7 +89,7 @@ void ltx_decoder_free(struct ltx_decoder *dec)
 enum rc ltx_decoder_step(struct ltx_decoder *dec, const void *in, size_t *size,
                          struct ltx_event *ret_ev, struct err *err)
 {
-    struct feed f = {in, *size};
+    struct feed f = {in != NULL ? in : "", *size};
     struct ltx_event ev = {.kind = LTX_EV_MORE};
     bool idle = false;
     if (dec->failed.rc != RC_OK) {

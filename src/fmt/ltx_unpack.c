@@ -77,7 +77,8 @@ enum rc ltx_unpack(struct ltx_unpacker *u, const uint8_t *in, size_t size, uint3
         bad = ltx__scan_step(&scan, u->page_size, in, size, &want);
         if (bad == NULL && !scan.done && want > size) bad = "is cut short";
     }
-    if (bad == NULL && scan.at != size) bad = "has bytes after its end";
+    if (bad == NULL && scan.at != size)
+        bad = scan.at > size ? "is cut short" : "has bytes after its end";
     if (bad == NULL) bad = ltx__unpack(u->page_size, in, size, page);
     if (bad != NULL)
         return err_set(err, RC_CORRUPT, "LTX frame of page %u: the frame %s",

@@ -11,26 +11,31 @@
 #include "fmt/ltx.h"
 #include <stdlib.h>
 
-/* Anything smaller was cut off by a store that shows half-written objects. It holds no
- * transaction, so it counts neither as a step nor as a sign of newer ones. */
+/* Anything smaller was cut off, by a store that shows half-written objects. It is never a step. But
+ * it tells that there was more, so the latest state is not what comes before it. */
 #define FILE_SIZE_MIN (LTX_HEADER_SIZE + LTX_TRAILER_SIZE)
 
 static bool usable(const struct log_file *f, const struct plan_target *target);
 static bool better(const struct log_file *a, const struct log_file *b);
 static int min_order(const void *a, const void *b);
 static enum rc push(struct log_files *files, const struct log_file *f, struct err *err);
-static enum rc judge(const struct plan_target *target, size_t count, uint64_t pos,
+static enum rc judge(const struct plan_target *target, uint64_t pos, const struct log_file *stub,
                      const struct log_file *beyond, struct err *err);
 
 enum rc plan_make(const struct log_files *files, const struct plan_target *target,
                   struct log_files *ret_plan, struct err *err)
 {
     CLEANUP(log_files_fini) struct log_files sorted = {0}, plan = {0};
-    const struct log_file *best = NULL;
+    const struct log_file *best = NULL, *stub = NULL;
     uint64_t pos = 0;
     size_t next = 0;
-    for (size_t i = 0; i < files->count; i++)
-        if (usable(&files->items[i], target)) TRY(push(&sorted, &files->items[i], err));
+    for (size_t i = 0; i < files->count; i++) {
+        const struct log_file *f = &files->items[i];
+        if (usable(f, target))
+            TRY(push(&sorted, f, err));
+        else if (f->size < FILE_SIZE_MIN && (stub == NULL || f->txid_max > stub->txid_max))
+            stub = f;
+    }
     if (sorted.count > 1) qsort(sorted.items, sorted.count, sizeof *sorted.items, min_order);
     for (;;) {
         for (; next < sorted.count && sorted.items[next].txid_min - 1 <= pos; next++)
@@ -40,7 +45,7 @@ enum rc plan_make(const struct log_files *files, const struct plan_target *targe
         pos = best->txid_max;
     }
     const struct log_file *beyond = next < sorted.count ? &sorted.items[next] : NULL;
-    TRY(judge(target, sorted.count, pos, beyond, err));
+    TRY(judge(target, pos, stub, beyond, err));
     *ret_plan = plan;
     plan = (struct log_files){0};
     return RC_OK;
@@ -83,8 +88,9 @@ static enum rc push(struct log_files *files, const struct log_file *f, struct er
     return RC_OK;
 }
 
-/* Is a chain that ends at pos what the target asks for? beyond: the first file past a hole. */
-static enum rc judge(const struct plan_target *target, size_t count, uint64_t pos,
+/* Is a chain that ends at pos what the target asks for? stub: the furthest file that was cut off;
+ * beyond: the first file past a hole. */
+static enum rc judge(const struct plan_target *target, uint64_t pos, const struct log_file *stub,
                      const struct log_file *beyond, struct err *err)
 {
     unsigned long long at = pos, missing = pos + 1;
@@ -98,11 +104,17 @@ static enum rc judge(const struct plan_target *target, size_t count, uint64_t po
                        (unsigned long long)target->txid, at);
     if (target->kind == PLAN_TIME && pos == 0)
         return err_set(err, RC_NOT_FOUND, "no snapshot was created before that time");
-    if (count == 0) return err_set(err, RC_NOT_FOUND, "the log holds no files");
-    if (target->kind == PLAN_LATEST && beyond != NULL)
+    if (target->kind != PLAN_LATEST) return RC_OK;
+    if (beyond != NULL)
         return err_set(err, RC_GAP,
                        "transaction %016llx is missing: the log goes on at %016llx (choose an "
                        "older transaction or time to restore what is before the hole)",
                        missing, (unsigned long long)beyond->txid_min);
-    return RC_OK;
+    if (stub != NULL && stub->txid_max > pos)
+        return err_set(err, RC_GAP,
+                       "the file of transactions %016llx to %016llx, level %u, was cut off at %llu "
+                       "bytes (choose an older transaction or time to restore what is before it)",
+                       (unsigned long long)stub->txid_min, (unsigned long long)stub->txid_max,
+                       stub->level, (unsigned long long)stub->size);
+    return pos > 0 ? RC_OK : err_set(err, RC_NOT_FOUND, "the log holds no files");
 }

@@ -97,9 +97,9 @@ struct pages {
     struct ltx_header last;
     uint32_t lock_page;
     uint64_t last_post; /* its post-apply checksum, 0 when not tracked */
-    uint32_t frame_max;
-    uint64_t wanted; /* pages of the result that a file must provide */
-    bool whole;      /* no digest: read everything */
+    uint64_t frame_max; /* less than RANGE_MIN */
+    uint64_t wanted;    /* pages of the result that a file must provide */
+    bool whole;         /* no digest: read everything */
     /* [owner] */
     uint64_t claimed;
     uint8_t *bitmap;
@@ -233,7 +233,7 @@ static enum rc pages_begin(struct pages *p, struct err *err)
     p->whole = !s->header.has_digest;
     if (!(s->header.flags & LTX_FLAG_NO_CHECKSUM)) p->last_post = get_be64(s->tail + 8);
     p->lock_page = ltx_lock_page(p->last.page_size);
-    p->frame_max = p->last.page_size + p->last.page_size / 128 + 128;
+    p->frame_max = ltx_frame_size_max(p->last.page_size);
     p->wanted = p->last.page_count;
     if (p->last.page_count >= p->lock_page) p->wanted--;
     if (p->wanted > p->bytes_total / FRAME_MIN)
@@ -361,7 +361,8 @@ static enum rc source_parse(struct source *s, struct err *err)
 /* Read the index from front to back and take what it names. */
 static enum rc source_walk(struct pages *p, struct source *s, struct err *err)
 {
-    struct ltx_index_reader r = {.frames_end = s->index_off - END_MARK_SIZE};
+    struct ltx_index_reader r = {.frames_end = s->index_off - END_MARK_SIZE,
+                                 .page_count = s->header.page_count};
     if (s->header.page_size != p->last.page_size)
         return err_set(err, RC_CORRUPT, "'%s' has pages of %u bytes, newer files have %u", s->key,
                        s->header.page_size, p->last.page_size);

@@ -109,6 +109,14 @@ void config_freep(struct config **cfg)
     *cfg = NULL;
 }
 
+enum rc config_set(struct config *cfg, const char *key, const char *text, struct err *err)
+{
+    const struct config_key *k = config__key(CONFIG_GLOBAL, key);
+    struct config_where at = {.cfg = cfg, .file = "", .context = ""};
+    ASSERT(k != NULL);
+    return config__set(k, cfg, text, &at, err);
+}
+
 enum rc config_replica_from_url(const char *url, struct config_replica *ret_replica,
                                 struct err *err)
 {
@@ -197,7 +205,7 @@ enum rc config_expand_path(const char *path, char ret_path[OS_PATH_MAX], struct 
     else if (strncmp(path, "sqlite3://", 10) == 0)
         path += 10;
     if (path[0] == '~' && (path[1] == '/' || path[1] == '\0')) {
-        const char *home;
+        const char *home = NULL;
         TRY(find_home(&home, err));
         int n = snprintf(joined, sizeof joined, "%s/%s", home, path + 1);
         if (n < 0 || (size_t)n >= sizeof joined)
@@ -272,9 +280,13 @@ enum rc config__replica_finish(struct config_replica *r, const struct config_whe
                                struct err *err)
 {
     TRY(find_type(r, at, err));
-    if (config_is_url(r->path))
+    if (config_is_url(r->path)) {
+        char shown[256];
+        config_url_redact(r->path, shown, sizeof shown);
         return config__bad(at, "", err,
-                           "replica path cannot be a url, please use the 'url' field instead");
+                           "replica path cannot be a url, please use the 'url' field instead: %s",
+                           shown);
+    }
     if (r->url[0] != '\0' && r->path[0] != '\0')
         return config__bad(at, "", err, "cannot specify url & path for %s replica", r->type);
     if (strcmp(r->type, "file") != 0) {

@@ -100,6 +100,9 @@ MUST_CHECK enum rc config_parse(const char *text, size_t size, const char *file,
 /* One database and one replica URL, everything else at its default. Fails: RC_INVALID. */
 MUST_CHECK enum rc config_from_args(const char *db_path, const char *url, struct config **ret_cfg,
                                     struct err *err);
+/* Change a top-level key, as if the file had it. An unknown key is a bug. Fails: RC_INVALID. */
+MUST_CHECK enum rc config_set(struct config *cfg, const char *key, const char *text,
+                              struct err *err);
 void config_free(struct config *cfg);   /* NULL is fine */
 void config_freep(struct config **cfg); /* for CLEANUP */
 

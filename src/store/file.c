@@ -164,8 +164,12 @@ static enum rc file_put(struct store *s, const struct call *c, const char *key,
     char path[PATH_SIZE], folder[FOLDER_SIZE], tmp[PATH_SIZE];
     CLEANUP(os_closep) int fd = -1;
     struct err ignored;
+    struct stat st;
     object_path(f, key, path);
     folder_of(path, folder);
+    /* Spares the writing and the fsync; who is late by less finds out in publish. */
+    if (opts->if_absent && os_stat(path, &st, &ignored) == RC_OK)
+        return err_set(err, RC_CONFLICT, "create '%s': it exists", path);
     TRY(tmp_open(folder, tmp, &fd, err));
     sweep_once(f, folder);
     enum rc rc = body_write(fd, c, path, body, err);
@@ -202,7 +206,8 @@ static enum rc file_get(struct store *s, const struct call *c, const char *key,
         return err_set(err, RC_NOT_FOUND, "get '%s': not a regular file", path);
     uint64_t left = store_range(opts, (uint64_t)st.st_size), off = opts->off;
     if (left > CHUNK_SIZE) os_advise_stream(fd);
-    TRY(buf_reserve(&b, left < CHUNK_SIZE ? (size_t)left : CHUNK_SIZE, err));
+    if (buf_reserve(&b, left < CHUNK_SIZE ? (size_t)left : CHUNK_SIZE, err) != RC_OK)
+        return err_wrap(err, "get '%s'", path);
     while (left > 0) {
         size_t got, want = left < CHUNK_SIZE ? (size_t)left : CHUNK_SIZE;
         if (call_check(c, err) != RC_OK || os_pread(fd, b.data, want, off, &got, err) != RC_OK)
@@ -300,7 +305,8 @@ static enum rc body_write(int fd, const struct call *c, const char *path,
 {
     uint8_t small[SMALL_SIZE];
     CLEANUP(buf_fini) struct buf b = BUF_ON(small);
-    TRY(buf_reserve(&b, body->size < CHUNK_SIZE ? (size_t)body->size : CHUNK_SIZE, err));
+    if (buf_reserve(&b, body->size < CHUNK_SIZE ? (size_t)body->size : CHUNK_SIZE, err) != RC_OK)
+        return put_err(err, path);
     for (uint64_t off = 0; off < body->size;) {
         uint64_t left = body->size - off;
         size_t size = left < CHUNK_SIZE ? (size_t)left : CHUNK_SIZE;

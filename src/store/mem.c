@@ -102,7 +102,7 @@ static enum rc mem_put(struct store *s, const struct call *c, const char *key,
     struct space *sp = ((struct mem_store *)s)->space;
     if (body->size > SIZE_MAX / 2) return err_set(err, RC_TOO_BIG, "put '%s'", key);
     CLEANUP(mem_freep) struct object *o = mem_alloc(sizeof *o + (size_t)body->size);
-    if (o == NULL) return err_mem(err, "an object");
+    if (o == NULL) return err_mem(err, key);
     *o = (struct object){.refs = 1, .obj.size = body->size};
     memcpy(o->obj.key, key, strlen(key) + 1);
     o->obj.mtime_ms = opts->timestamp_ms ? opts->timestamp_ms : os_now_ms();
@@ -281,7 +281,7 @@ static enum rc insert(struct space *sp, struct object *o, bool if_absent, struct
         sp->count++;
     }
     thr_unlock(&sp->lock);
-    if (full) return err_mem(err, "an object");
+    if (full) return err_mem(err, o->obj.key);
     if (found && if_absent) return err_set(err, RC_CONFLICT, "create '%s': it exists", o->obj.key);
     if (old != NULL) object_unref(sp, old);
     return RC_OK;

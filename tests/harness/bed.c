@@ -16,6 +16,7 @@ static size_t writer_args(struct bed *b, const char *const *args, const char **a
 static size_t list_txids(struct bed *b, uint64_t **ret_txids);
 static int by_value(const void *a, const void *b);
 static void hour_if_zero(int *ms);
+static void copy_outside(const char *from, const char *to);
 
 void bed_init(struct bed *b, const char *dir, const char *writer_program, uint64_t seed,
               struct bed_opts opts)
@@ -235,9 +236,9 @@ void bed_check_latest(struct bed *b, const char *program, bool identical)
     path_join(source, "%s/source", b->dir);
     path_join(wal, "%s-wal", b->db);
     path_join(to, "%s-wal", source);
-    copy_file(b->db, source);
+    copy_outside(b->db, source);
     remove_file(to);
-    if (file_exists(wal)) copy_file(wal, to);
+    if (file_exists(wal)) copy_outside(wal, to);
     model_fold(source);
     int status = bed_restore(b, program, out, (struct bed_restore){0});
     if (status != 0) die("%s restore ended with status %d; see %s", program, status, b->daemon_log);
@@ -383,4 +384,12 @@ static int by_value(const void *a, const void *b)
 static void hour_if_zero(int *ms)
 {
     if (*ms == 0) *ms = 3600000;
+}
+
+/* In a process of its own: closing any descriptor of a database here would drop the locks that a
+ * connection of this process holds on it. */
+static void copy_outside(const char *from, const char *to)
+{
+    const char *argv[] = {"cp", from, to, NULL};
+    if (run(argv, (struct spawn_opts){0}, 600000) != 0) die("cp '%s' '%s'", from, to);
 }

@@ -140,17 +140,17 @@ static void write_on(struct writer *w)
     int64_t start_us = now_us();
     int next_checkpoint = rng_between(&r, 1, 60);
     for (uint64_t op = 0; !atomic_load(&stopping) && (w->ops == 0 || op < w->ops); op++) {
+        int64_t began_us = now_us();
         (void)model_step(&m, (enum model_mode)w->mode);
         if (--next_checkpoint == 0) {
             model_checkpoint(&m, (enum model_checkpoint)w->checkpoint, &r);
             next_checkpoint = rng_between(&r, 1, 60);
         }
-        /* Without any pause between its transactions a writer would starve all others: SQLite's
-         * busy handler only looks now and then. */
-        if (w->rate == 0)
-            pause_until(now_us() + 300);
-        else
-            pause_until(start_us + (int64_t)(op + 1) * 1000000 / w->rate);
+        /* A writer that never pauses starves all others: SQLite's busy handler only looks now and
+         * then. So it rests for as long as it worked. */
+        int64_t now = now_us(), rest_until = now + (now - began_us) + 300;
+        int64_t due = w->rate > 0 ? start_us + (int64_t)(op + 1) * 1000000 / w->rate : 0;
+        pause_until(due > rest_until ? due : rest_until);
     }
     atomic_store(&stopping, true);
     for (int i = 0; i < readers; i++)

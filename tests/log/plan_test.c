@@ -76,7 +76,14 @@ static void test_empty_log(void **state)
     struct log_file torn[] = {{0, 1, 1, 115, 0}, {0, 2, 2, 0, 0}};
     struct log_file least[] = {{0, 1, 1, 116, 0}};
     assert_string_equal(plan_text(NULL, 0, LATEST), "NOT_FOUND: the log holds no files");
-    assert_string_equal(plan_text(torn, 2, LATEST), "NOT_FOUND: the log holds no files");
+    struct log_file spare[] = {{0, 2, 2, 20, 0}, {0, 1, 1, 200, 0}, {1, 1, 2, 200, 0}};
+    const char *want = "GAP: the file of transactions 0000000000000002 to 0000000000000002, level "
+                       "0, was cut off at 20 bytes (choose";
+    assert_memory_equal(plan_text(torn, 2, LATEST), "GAP: the file", 13);
+    assert_memory_equal(plan_text(spare, 2, LATEST), want, strlen(want));
+    assert_string_equal(plan_text(spare, 2, TXID(1)), "0:1-1");
+    assert_string_equal(plan_text(spare, 2, TIME(1)), "0:1-1");
+    assert_string_equal(plan_text(spare, 3, LATEST), "1:1-2");
     assert_string_equal(plan_text(least, 1, LATEST), "0:1-1");
 }
 

@@ -1,0 +1,253 @@
+/*
+ * replicate.c -- start, run and stop replication; see task.c for what happens to one database.
+ *
+ *   start   restore what is missing, open every database's state (refuse if another process has
+ * it), start the pools and the bell, let every capture job run once run     the main thread waits
+ * for signals and for the child stop    end the pools, then capture and upload once more, within
+ * the shutdown timeout
+ */
+#include "node/replicate.h"
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include "base/log.h"
+#include "base/mem.h"
+#include "log/restore.h"
+#include "node/exec.h"
+#include "node/task.h"
+
+#define UPLOAD_THREADS_MAX 16
+
+struct node {
+    const struct config *cfg;
+    const struct node_opts *opts;
+    struct task **tasks;
+    size_t task_count;
+    struct task_pools pools;
+    pid_t child;       /* 0: none */
+    atomic_bool hurry; /* a second signal: stop waiting for the store */
+};
+
+static enum rc open_tasks(struct node *n, struct err *err);
+static void close_tasks(struct node *n);
+static enum rc restore_missing(struct node *n, const struct config_db *db, struct err *err);
+static enum rc run_once(struct node *n, struct err *err);
+static enum rc run_until_signal(struct node *n, const sigset_t *set, struct err *err);
+static enum rc start_pools(struct node *n, struct err *err);
+static void stop_pools(struct node *n);
+static enum rc wait_for_end(struct node *n, const sigset_t *set, struct err *err);
+static enum rc reap_child(struct node *n, struct err *err);
+static enum rc final_sync(struct node *n, const sigset_t *set, struct err *err);
+static enum rc final_sync_one(struct node *n, struct task *t, struct batch_scratch *s,
+                              const sigset_t *set, struct err *err);
+static enum rc new_scratch(void **ret_worker, struct err *err);
+static void free_scratch(void *worker);
+
+enum rc node_replicate(const struct config *cfg, const struct node_opts *opts, struct err *err)
+{
+    struct node n = {.cfg = cfg, .opts = opts};
+    sigset_t set, old;
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGCHLD);
+    pthread_sigmask(SIG_BLOCK, &set, &old);
+    source_global_init();
+    enum rc rc = open_tasks(&n, err);
+    if (rc == RC_OK) rc = opts->once ? run_once(&n, err) : run_until_signal(&n, &set, err);
+    close_tasks(&n);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return rc;
+}
+
+static enum rc open_tasks(struct node *n, struct err *err)
+{
+    if (n->cfg->db_count == 0) log_warn("no databases are configured");
+    n->tasks = mem_calloc(n->cfg->db_count, sizeof *n->tasks);
+    if (n->tasks == NULL) return err_mem(err, "the databases");
+    if (!n->opts->once) TRY(start_pools(n, err));
+    for (size_t i = 0; i < n->cfg->db_count; i++) {
+        const struct config_db *db = &n->cfg->dbs[i];
+        if (n->opts->restore_if_missing || db->restore_if_db_not_exists)
+            TRY(restore_missing(n, db, err));
+        TRY(task_new(n->cfg, db, n->opts->once ? NULL : &n->pools, &n->tasks[i], err));
+        n->task_count = i + 1;
+    }
+    return RC_OK;
+}
+
+static void close_tasks(struct node *n)
+{
+    stop_pools(n);
+    for (size_t i = 0; i < n->task_count; i++)
+        task_free(n->tasks[i]);
+    bell_free(n->pools.bell);
+    mem_free(n->tasks);
+}
+
+static enum rc restore_missing(struct node *n, const struct config_db *db, struct err *err)
+{
+    struct stat st;
+    struct store *store = NULL;
+    struct restore_result res;
+    const struct restore_opts opts = {.out_path = db->path};
+    (void)n;
+    if (os_stat(db->path, &st, err) == RC_OK) {
+        log_info("database already exists, skipping restore", "db", db->path);
+        return RC_OK;
+    }
+    TRY(config_replica_open(&db->replica, &store, err));
+    const struct log lg = {.store = store};
+    enum rc rc = restore_run(&lg, NULL, &opts, &res, err);
+    store_close(store);
+    if (rc == RC_NOT_FOUND) {
+        log_info("no backup to restore, starting with what the application creates", "db",
+                 db->path);
+        return RC_OK;
+    }
+    if (rc != RC_OK) return err_wrap(err, "restore '%s'", db->path);
+    log_info("restored from the replica", "db", db->path);
+    return RC_OK;
+}
+
+static enum rc run_once(struct node *n, struct err *err)
+{
+    void *scratch = NULL;
+    TRY(new_scratch(&scratch, err));
+    enum rc rc = RC_OK;
+    for (size_t i = 0; i < n->task_count && rc == RC_OK; i++) {
+        rc = task_once(n->tasks[i], scratch, NULL, n->opts->force_snapshot, err);
+        if (rc == RC_OK)
+            log_info("replicated", "db", task_path(n->tasks[i]));
+        else
+            err_wrap(err, "replicate '%s'", task_path(n->tasks[i]));
+    }
+    free_scratch(scratch);
+    return rc;
+}
+
+static enum rc run_until_signal(struct node *n, const sigset_t *set, struct err *err)
+{
+    for (size_t i = 0; i < n->task_count; i++)
+        TRY(task_start(n->tasks[i], err));
+    if (n->opts->exec_cmd != NULL && n->opts->exec_cmd[0] != '\0')
+        TRY(exec_start(n->opts->exec_cmd, &n->child, err));
+    struct err child_err;
+    enum rc rc = wait_for_end(n, set, &child_err);
+    stop_pools(n);
+    enum rc last = final_sync(n, set, err);
+    if (last != RC_OK) return last;
+    if (rc != RC_OK) *err = child_err;
+    return rc;
+}
+
+static enum rc start_pools(struct node *n, struct err *err)
+{
+    size_t uploads = n->cfg->db_count < UPLOAD_THREADS_MAX ? n->cfg->db_count : UPLOAD_THREADS_MAX;
+    size_t captures = (size_t)os_cpu_count();
+    if (captures > n->cfg->db_count) captures = n->cfg->db_count;
+    TRY(bell_new(task_ring, &n->pools.bell, err));
+    TRY(sched_new("upload", (unsigned)uploads, NULL, NULL, &n->pools.upload, err));
+    return sched_new("capture", (unsigned)captures, new_scratch, free_scratch, &n->pools.capture,
+                     err);
+}
+
+/* The bell rings into the pools and jobs arm the bell: first all threads end, then all is freed. */
+static void stop_pools(struct node *n)
+{
+    if (n->pools.capture != NULL) sched_stop(n->pools.capture);
+    if (n->pools.upload != NULL) sched_stop(n->pools.upload);
+    bell_free(n->pools.bell);
+    sched_free(n->pools.capture);
+    sched_free(n->pools.upload);
+    n->pools = (struct task_pools){0};
+}
+
+static enum rc wait_for_end(struct node *n, const sigset_t *set, struct err *err)
+{
+    enum rc rc = RC_OK;
+    bool ending = false;
+    while (!ending || n->child != 0) {
+        int sig = sigwaitinfo(set, NULL);
+        if (sig < 0) continue;
+        if (sig == SIGCHLD) {
+            enum rc child_rc = reap_child(n, err);
+            if (n->child != 0) continue;
+            if (!ending) log_info("the command has ended, shutting down");
+            /* A command that we told to end may say so by its status. */
+            if (!ending) rc = child_rc;
+            return rc;
+        }
+        log_info("signal received, shutting down", "signal", strsignal(sig));
+        if (n->child != 0) kill(n->child, sig);
+        if (ending) break;
+        ending = true;
+    }
+    return rc;
+}
+
+static enum rc reap_child(struct node *n, struct err *err)
+{
+    int status;
+    if (n->child == 0 || waitpid(n->child, &status, WNOHANG) != n->child) return RC_OK;
+    n->child = 0;
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return RC_OK;
+    if (WIFEXITED(status))
+        return err_set(err, RC_IO, "the command exited with status %d", WEXITSTATUS(status));
+    return err_set(err, RC_IO, "the command was ended by signal %d", WTERMSIG(status));
+}
+
+static enum rc final_sync(struct node *n, const sigset_t *set, struct err *err)
+{
+    void *scratch = NULL;
+    size_t failed = 0;
+    struct err first = {0};
+    TRY(new_scratch(&scratch, err));
+    for (size_t i = 0; i < n->task_count; i++) {
+        struct err one;
+        if (final_sync_one(n, n->tasks[i], scratch, set, &one) == RC_OK) continue;
+        log_error("final sync failed", "db", task_path(n->tasks[i]), "error", one.text);
+        if (failed++ == 0) first = one;
+    }
+    free_scratch(scratch);
+    if (failed == 0) return RC_OK;
+    *err = first;
+    return err_wrap(err, "final sync failed for %zu of %zu databases", failed, n->task_count);
+}
+
+static enum rc final_sync_one(struct node *n, struct task *t, struct batch_scratch *s,
+                              const sigset_t *set, struct err *err)
+{
+    int64_t end = os_mono_ms() + n->cfg->shutdown_sync_timeout_ms;
+    const struct timespec pause = {
+        .tv_sec = n->cfg->shutdown_sync_interval_ms / 1000,
+        .tv_nsec = (n->cfg->shutdown_sync_interval_ms % 1000) * 1000000,
+    };
+    const struct call c = {.cancel = &n->hurry};
+    for (;;) {
+        enum rc rc = task_once(t, s, &c, false, err);
+        if (rc == RC_OK) return RC_OK;
+        struct stat st;
+        struct err gone;
+        if (os_stat(task_path(t), &st, &gone) == RC_NOT_FOUND) return RC_OK; /* nothing to save */
+        if (!rc_retryable(rc) || os_mono_ms() >= end || atomic_load(&n->hurry)) return rc;
+        if (sigtimedwait(set, NULL, &pause) > 0) atomic_store(&n->hurry, true);
+    }
+}
+
+static enum rc new_scratch(void **ret_worker, struct err *err)
+{
+    struct batch_scratch *s;
+    TRY(batch_scratch_new(&s, err));
+    *ret_worker = s;
+    return RC_OK;
+}
+
+static void free_scratch(void *worker)
+{
+    batch_scratch_free(worker);
+}

@@ -1,0 +1,453 @@
+/* task.c -- see task.h. */
+#include "node/task.h"
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include "base/log.h"
+#include "base/mem.h"
+
+#define BACKOFF_MIN_MS   1000
+#define BACKOFF_MAX_MS   300000
+#define LOG_EVERY_MS     30000
+#define SETTLE_MS        5   /* from the first write of a transaction to a look at the WAL */
+#define BUSY_LOOK_MS     100 /* how often an active WAL's length is looked at */
+#define EARLY_FACTOR     4   /* cut early from this many times the checkpoint length */
+#define STORE_TIMEOUT_MS 120000
+
+struct failures { /* a run of failures is logged once, then at most every LOG_EVERY_MS */
+    uint32_t count;
+    int64_t since_ms, logged_ms, backoff_ms;
+};
+
+struct task {
+    const struct config_db *db;
+    struct task_pools pools;
+    bool pooled;
+    struct store *store;
+    struct log log;
+    struct capture_opts capture_opts;
+    int64_t interval_ms, poll_ms;
+
+    /* capture job only */
+    struct sched_job capture_job;
+    struct capture *cap;
+    bool announced; /* "replicating" was logged */
+    bool absent;    /* the database does not exist; logged */
+    bool no_bell;   /* poll; logged */
+    int64_t cut_ms, checkpoint_ms;
+    int wal_watch, gone_watch, folder_watch;
+    struct failures capture_fails;
+
+    /* upload job only */
+    struct sched_job upload_job;
+    struct failures upload_fails;
+
+    /* both */
+    atomic_bool placed;                /* the place in the log is known; no upload before */
+    _Atomic uint64_t staged, uploaded; /* newest TXID here, newest in the store */
+    atomic_bool snapshot;              /* a whole image waits, too */
+    atomic_bool waiting;               /* capture waits for the upload */
+};
+
+static int64_t run_capture(struct sched_job *job, void *worker);
+static int64_t run_upload(struct sched_job *job, void *worker);
+static enum rc find_place(struct task *t, const struct call *c, struct err *err);
+static enum rc newest_remote(struct task *t, const struct call *c, uint64_t *ret_txid,
+                             struct ltx_header *ret_h, struct err *err);
+static enum rc known_here(struct task *t, uint64_t txid, const struct ltx_header *remote,
+                          bool *ret_known, struct err *err);
+static enum rc capture_all(struct task *t, struct batch_scratch *s, struct err *err);
+static void note_staged(struct task *t, const struct capture_result *res);
+static int64_t capture_failed(struct task *t, const struct err *err);
+static int64_t rest(struct task *t, int64_t now);
+static int64_t watch_absent(struct task *t);
+static enum rc upload_all(struct task *t, const struct call *c, struct err *err);
+static enum rc upload_batch(struct task *t, const struct call *c, uint64_t txid, struct err *err);
+static enum rc upload_snapshot(struct task *t, const struct call *c, struct err *err);
+static void wake(struct sched *s, struct sched_job *job, int64_t due_ms);
+static int64_t note_failure(struct failures *f, const struct task *t, const char *what,
+                            const struct err *err);
+static void note_success(struct failures *f, const struct task *t, const char *what);
+
+enum rc task_new(const struct config *cfg, const struct config_db *db,
+                 const struct task_pools *pools, struct task **ret_t, struct err *err)
+{
+    struct task *t = mem_calloc(1, sizeof *t);
+    if (t == NULL) return err_mem(err, "a database's task");
+    t->db = db;
+    t->pooled = pools != NULL;
+    if (pools != NULL) t->pools = *pools;
+    t->capture_job.run = run_capture;
+    t->upload_job.run = run_upload;
+    t->interval_ms = db->replica.sync_interval_ms;
+    t->poll_ms = db->monitor_interval_ms > 0 ? db->monitor_interval_ms : t->interval_ms;
+    t->cut_ms = t->checkpoint_ms = os_mono_ms() - BACKOFF_MAX_MS;
+    t->wal_watch = t->gone_watch = t->folder_watch = BELL_NONE;
+    int64_t truncate = db->truncate_page_n == 0 ? 121359 : db->truncate_page_n;
+    t->capture_opts = (struct capture_opts){
+        .busy_timeout_ms = (int)(db->busy_timeout_ms < INT32_MAX ? db->busy_timeout_ms : INT32_MAX),
+        .encoding = strcmp(cfg->ltx_encoding, "block") == 0 ? LTX_ENC_BLOCK : LTX_ENC_FRAME,
+        .checkpoint_pages = (uint32_t)db->min_checkpoint_page_count,
+        .truncate_pages = truncate < 0 ? 0 : (uint32_t)truncate,
+        .sync_bytes_max = (uint64_t)db->max_sync_wal_bytes,
+    };
+    enum rc rc = config_replica_open(&db->replica, &t->store, err);
+    t->log.store = t->store;
+    if (rc == RC_OK) rc = capture_open(db->path, db->meta_path, &t->capture_opts, &t->cap, err);
+    if (rc != RC_OK) {
+        task_free(t);
+        return err_wrap(err, "database '%s'", db->path);
+    }
+    atomic_store(&t->staged, state_pos(capture_state(t->cap))->txid);
+    *ret_t = t;
+    return RC_OK;
+}
+
+void task_free(struct task *t)
+{
+    if (t == NULL) return;
+    capture_close(t->cap);
+    store_close(t->store);
+    mem_free(t);
+}
+
+const char *task_path(const struct task *t)
+{
+    return t->db->path;
+}
+
+enum rc task_start(struct task *t, struct err *err)
+{
+    return sched_wake(t->pools.capture, &t->capture_job, os_mono_ms(), err);
+}
+
+void task_ring(void *owner)
+{
+    struct task *t = owner;
+    wake(t->pools.capture, &t->capture_job, os_mono_ms() + SETTLE_MS);
+}
+
+enum rc task_once(struct task *t, struct batch_scratch *s, const struct call *c, bool snapshot,
+                  struct err *err)
+{
+    if (!t->placed) TRY(find_place(t, c, err));
+    if (snapshot) capture_want_snapshot(t->cap);
+    TRY(capture_all(t, s, err));
+    return upload_all(t, c, err);
+}
+
+/* ---- capture ---- */
+
+static int64_t run_capture(struct sched_job *job, void *worker)
+{
+    struct task *t = (struct task *)((char *)job - offsetof(struct task, capture_job));
+    struct call c = {.deadline_ms = os_mono_ms() + STORE_TIMEOUT_MS};
+    struct err err;
+    int64_t now = os_mono_ms();
+    if (!t->placed && find_place(t, &c, &err) != RC_OK) {
+        int64_t due = note_failure(&t->capture_fails, t, "find the place in the log", &err);
+        /* Without any position nothing can be numbered; with one, capture goes on meanwhile. */
+        if (atomic_load(&t->staged) == 0) return due;
+    }
+    uint32_t early = EARLY_FACTOR * t->capture_opts.checkpoint_pages;
+    bool long_wal = capture_pending(t->cap) >= early;
+    bool behind = atomic_load(&t->staged) > atomic_load(&t->uploaded);
+    if (!long_wal && now < t->cut_ms + t->interval_ms) {
+        int64_t cut = t->cut_ms + t->interval_ms;
+        return now + BUSY_LOOK_MS < cut ? now + BUSY_LOOK_MS : cut;
+    }
+    if (!long_wal && behind) {
+        atomic_store(&t->waiting, true);
+        if (atomic_load(&t->staged) > atomic_load(&t->uploaded)) return now + BUSY_LOOK_MS;
+        atomic_store(&t->waiting, false);
+    }
+    if (capture_all(t, worker, &err) != RC_OK) return capture_failed(t, &err);
+    note_success(&t->capture_fails, t, "capture");
+    return rest(t, os_mono_ms());
+}
+
+/* Sync until the WAL's end, then checkpoint if it is time. */
+static enum rc capture_all(struct task *t, struct batch_scratch *s, struct err *err)
+{
+    struct capture_result res;
+    int64_t now = os_mono_ms();
+    do {
+        TRY(capture_sync(t->cap, s, &res, err));
+        note_staged(t, &res);
+        if (res.staged) t->cut_ms = now;
+    } while (res.more);
+    t->absent = false;
+    int64_t every = t->db->checkpoint_interval_ms;
+    bool force = every > 0 && now - t->checkpoint_ms >= every;
+    if (force) t->checkpoint_ms = now;
+    TRY(capture_checkpoint(t->cap, s, force, &res, err));
+    note_staged(t, &res);
+    return RC_OK;
+}
+
+static void note_staged(struct task *t, const struct capture_result *res)
+{
+    char txid[17], pages[16];
+    const struct config_db *db = t->db;
+    if (res->switched)
+        log_warn("the database was switched to WAL mode, which replication needs", "db", db->path);
+    if (res->why == CAPTURE_COMPARED)
+        log_info("continuity could not be proved, compared the database page by page", "db",
+                 db->path);
+    if (!res->staged) return;
+    txid_put(res->txid, txid);
+    snprintf(pages, sizeof pages, "%" PRIu32, res->pages);
+    log_debug("batch staged", "db", db->path, "txid", txid, "pages", pages);
+    atomic_store(&t->staged, res->txid);
+    if (res->snapshot) atomic_store(&t->snapshot, true);
+    if (t->pooled) wake(t->pools.upload, &t->upload_job, os_mono_ms());
+}
+
+static int64_t capture_failed(struct task *t, const struct err *err)
+{
+    if (err->rc == RC_NOT_FOUND) return watch_absent(t);
+    if (err->rc == RC_REPLACED) {
+        log_warn("the database file was deleted or replaced; its log continues with what is there "
+                 "now, as a new transaction",
+                 "db", t->db->path);
+        return os_mono_ms() + t->poll_ms;
+    }
+    return note_failure(&t->capture_fails, t, "capture", err);
+}
+
+/* Nothing to do for now: arm the bell, then make sure that nothing came before it was armed. */
+static int64_t rest(struct task *t, int64_t now)
+{
+    struct err err;
+    const char *wal = capture_wal_path(t->cap);
+    if (wal == NULL) return now + t->poll_ms;
+    enum rc rc = bell_arm(t->pools.bell, wal, t, &t->wal_watch, &err);
+    if (rc == RC_OK && t->gone_watch == BELL_NONE)
+        rc = bell_watch_gone(t->pools.bell, t->db->path, t, &t->gone_watch, &err);
+    if (rc != RC_OK) {
+        if (!t->no_bell)
+            log_warn("no change notification here, looking at the WAL every monitor-interval", "db",
+                     t->db->path, "reason", err.text);
+        t->no_bell = true;
+        return now + t->poll_ms;
+    }
+    if (capture_pending(t->cap) > 0) return now + SETTLE_MS;
+    if (t->db->checkpoint_interval_ms > 0 && capture_wants_checkpoint(t->cap))
+        return t->checkpoint_ms + t->db->checkpoint_interval_ms;
+    return SCHED_NEVER;
+}
+
+static int64_t watch_absent(struct task *t)
+{
+    char folder[OS_PATH_MAX];
+    struct err err;
+    if (!t->absent) log_info("the database does not exist, waiting for it", "db", t->db->path);
+    t->absent = true;
+    bell_drop(t->pools.bell, t);
+    t->wal_watch = t->gone_watch = t->folder_watch = BELL_NONE;
+    snprintf(folder, sizeof folder, "%s", t->db->path);
+    char *slash = strrchr(folder, '/');
+    if (slash != NULL) slash[slash == folder] = '\0';
+    struct stat st;
+    enum rc rc = bell_watch_folder(t->pools.bell, folder, t, &t->folder_watch, &err);
+    /* It may have come before the watch, or be there and still empty: look again soon. */
+    if (rc != RC_OK || os_stat(t->db->path, &st, &err) == RC_OK) return os_mono_ms() + t->poll_ms;
+    return SCHED_NEVER;
+}
+
+/* ---- where in the log are we? ---- */
+
+/*
+ * The store says what exists; the local state says what we know. If the newest transaction in the
+ * store is one that we made (same digest), go on from there. If it is unknown, somebody else made
+ * it, or our state is lost: the next batch follows it and holds the whole database.
+ */
+static enum rc find_place(struct task *t, const struct call *c, struct err *err)
+{
+    struct ltx_header h;
+    uint64_t remote, first, last;
+    bool known;
+    TRY(newest_remote(t, c, &remote, &h, err));
+    struct state *st = capture_state(t->cap);
+    uint64_t local = state_pos(st)->txid;
+    TRY(known_here(t, remote, &h, &known, err));
+    TRY(state_staged_range(st, &first, &last, err));
+    bool bridged = remote == local || (first != 0 && first <= remote + 1 && last == local);
+    if (!known || !bridged) {
+        if (local != 0)
+            log_warn("local state and replica do not fit together, uploading the whole database",
+                     "db", t->db->path);
+        TRY(capture_restart_at(t->cap, remote, err));
+        local = remote;
+    }
+    struct stat sb;
+    char path[OS_PATH_MAX];
+    struct err ignored;
+    state_snapshot_path(st, path);
+    atomic_store(&t->snapshot, os_stat(path, &sb, &ignored) == RC_OK);
+    atomic_store(&t->staged, local);
+    atomic_store(&t->uploaded, remote);
+    atomic_store(&t->placed, true);
+    if (!t->announced)
+        log_info("replicating", "db", t->db->path, "type", store_type(t->store), "to",
+                 store_name(t->store));
+    t->announced = true;
+    if (t->pooled && local > remote) wake(t->pools.upload, &t->upload_job, os_mono_ms());
+    return RC_OK;
+}
+
+static enum rc newest_remote(struct task *t, const struct call *c, uint64_t *ret_txid,
+                             struct ltx_header *ret_h, struct err *err)
+{
+    CLEANUP(log_files_fini) struct log_files files = {0};
+    char key[STORE_KEY_MAX + 1];
+    uint8_t raw[LTX_HEADER_SIZE];
+    const struct log_file *newest = NULL;
+    *ret_txid = 0;
+    *ret_h = (struct ltx_header){0};
+    TRY(log_list_all(&t->log, c, &files, err));
+    for (size_t i = 0; i < files.count; i++) {
+        const struct log_file *f = &files.items[i];
+        if (newest == NULL || f->txid_max > newest->txid_max) newest = f;
+    }
+    if (newest == NULL) return RC_OK;
+    *ret_txid = newest->txid_max;
+    if (newest->level != 0) return RC_OK; /* level 0 was emptied: known to nobody */
+    log_key(&t->log, 0, newest->txid_min, newest->txid_max, key);
+    TRY(store_read(t->store, c, key, 0, raw, sizeof raw, err));
+    return ltx_header_get(raw, ret_h, err);
+}
+
+static enum rc known_here(struct task *t, uint64_t txid, const struct ltx_header *remote,
+                          bool *ret_known, struct err *err)
+{
+    struct state *st = capture_state(t->cap);
+    const struct db_pos *pos = state_pos(st);
+    struct ltx_header h;
+    uint64_t size;
+    *ret_known = false;
+    if (txid == 0) return *ret_known = pos->txid == 0 || pos->page_size != 0, RC_OK;
+    if (!remote->has_digest || txid > pos->txid || pos->page_size == 0) return RC_OK;
+    if (txid == pos->txid) return *ret_known = digest_equal(remote->digest, pos->digest), RC_OK;
+    enum rc rc = state_staged_info(st, txid, &h, &size, err);
+    if (rc == RC_NOT_FOUND || rc == RC_CORRUPT) return RC_OK;
+    TRY(rc);
+    *ret_known = digest_equal(remote->digest, h.digest);
+    return RC_OK;
+}
+
+/* ---- upload ---- */
+
+static int64_t run_upload(struct sched_job *job, void *worker)
+{
+    struct task *t = (struct task *)((char *)job - offsetof(struct task, upload_job));
+    struct call c = {.deadline_ms = os_mono_ms() + STORE_TIMEOUT_MS};
+    struct err err;
+    (void)worker;
+    if (!atomic_load(&t->placed)) return SCHED_NEVER; /* find_place wakes this job */
+    if (upload_all(t, &c, &err) != RC_OK) return note_failure(&t->upload_fails, t, "upload", &err);
+    note_success(&t->upload_fails, t, "upload");
+    if (atomic_exchange(&t->waiting, false)) wake(t->pools.capture, &t->capture_job, os_mono_ms());
+    return SCHED_NEVER;
+}
+
+static enum rc upload_all(struct task *t, const struct call *c, struct err *err)
+{
+    if (atomic_load(&t->snapshot)) TRY(upload_snapshot(t, c, err));
+    while (atomic_load(&t->uploaded) < atomic_load(&t->staged)) {
+        uint64_t txid = atomic_load(&t->uploaded) + 1;
+        TRY(call_check(c, err));
+        TRY(upload_batch(t, c, txid, err));
+        atomic_store(&t->uploaded, txid);
+    }
+    return state_drop_staged(capture_state(t->cap), atomic_load(&t->uploaded), err);
+}
+
+static enum rc upload_batch(struct task *t, const struct call *c, uint64_t txid, struct err *err)
+{
+    char path[OS_PATH_MAX], hex[17];
+    struct ltx_header h;
+    struct log_file f = {.level = 0, .txid_min = txid, .txid_max = txid};
+    struct state *st = capture_state(t->cap);
+    state_staged_path(st, txid, path);
+    TRY(state_staged_info(st, txid, &h, &f.size, err));
+    f.created_ms = h.timestamp_ms;
+    enum rc rc = log_put_file(&t->log, c, &f, path, store_can(t->store, STORE_CAP_CREATE), err);
+    txid_put(txid, hex);
+    if (rc == RC_CONFLICT) {
+        /* Our own upload whose answer was lost, or somebody else's transaction? */
+        bool same = false;
+        TRY(log_same(&t->log, c, &f, path, &same, err));
+        if (!same)
+            return err_set(err, RC_FENCED,
+                           "the replica has another transaction %s: a second process writes to it. "
+                           "Stop one of them, then restart this one",
+                           hex);
+        rc = RC_OK;
+    }
+    if (rc == RC_OK) log_debug("ltx file uploaded", "db", t->db->path, "txid", hex);
+    return rc;
+}
+
+/* A whole image goes to level 9, before the batch of the same position. */
+static enum rc upload_snapshot(struct task *t, const struct call *c, struct err *err)
+{
+    char path[OS_PATH_MAX];
+    uint8_t raw[LTX_HEADER_SIZE];
+    struct ltx_header h;
+    struct stat sb;
+    size_t got;
+    state_snapshot_path(capture_state(t->cap), path);
+    {
+        CLEANUP(os_closep) int fd = -1;
+        TRY(os_open(path, 0, 0, &fd, err));
+        TRY(os_fstat(fd, &sb, err));
+        TRY(os_pread(fd, raw, sizeof raw, 0, &got, err));
+        if (got < sizeof raw) return err_set(err, RC_CORRUPT, "'%s' is cut", path);
+        TRY(ltx_header_get(raw, &h, err));
+    }
+    struct log_file f = {.level = LOG_LEVEL_SNAPSHOT,
+                         .txid_min = h.txid_min,
+                         .txid_max = h.txid_max,
+                         .size = (uint64_t)sb.st_size,
+                         .created_ms = h.timestamp_ms};
+    TRY(log_put_file(&t->log, c, &f, path, false, err));
+    TRY(os_unlink(path, err));
+    atomic_store(&t->snapshot, false);
+    log_info("snapshot uploaded", "db", t->db->path);
+    return RC_OK;
+}
+
+/* ---- failures ---- */
+
+static void wake(struct sched *s, struct sched_job *job, int64_t due_ms)
+{
+    struct err err;
+    if (sched_wake(s, job, due_ms, &err) != RC_OK) log_error(err.text);
+}
+
+static int64_t note_failure(struct failures *f, const struct task *t, const char *what,
+                            const struct err *err)
+{
+    int64_t now = os_mono_ms();
+    char count[16];
+    if (f->count++ == 0) f->since_ms = now;
+    f->backoff_ms = f->backoff_ms == 0 ? BACKOFF_MIN_MS : f->backoff_ms * 2;
+    if (f->backoff_ms > BACKOFF_MAX_MS) f->backoff_ms = BACKOFF_MAX_MS;
+    if (f->count == 1 || now - f->logged_ms >= LOG_EVERY_MS) {
+        snprintf(count, sizeof count, "%" PRIu32, f->count);
+        log_error(what, "db", t->db->path, "failures", count, "error", err->text);
+        f->logged_ms = now;
+    }
+    return now + f->backoff_ms;
+}
+
+static void note_success(struct failures *f, const struct task *t, const char *what)
+{
+    char count[16], elapsed[32];
+    if (f->count == 0) return;
+    snprintf(count, sizeof count, "%" PRIu32, f->count);
+    snprintf(elapsed, sizeof elapsed, "%" PRId64 "s", (os_mono_ms() - f->since_ms) / 1000);
+    log_info("works again", "db", t->db->path, "what", what, "failures", count, "after", elapsed);
+    *f = (struct failures){0};
+}

@@ -1,0 +1,44 @@
+/*
+ * task.h -- one replicated database: what to do when its bell rings, when a batch waits for its
+ * upload, and when something fails.
+ *
+ *   bell --> capture job (few threads, CPU) --staged batch--> upload job (more threads, waiting)
+ *                ^                                                 |
+ *                +---------- the store has caught up --------------+
+ *
+ * A batch is cut when the store has the one before, at most once an interval: one TXID, one upload.
+ * Only a WAL that grows long meanwhile is cut earlier, so that it can be checkpointed.
+ *
+ * Threads: each job by one thread at a time; both may run at once for one task.
+ */
+#ifndef NODE_TASK_H
+#define NODE_TASK_H
+#include "base/thr.h"
+#include "db/capture.h"
+#include "log/layout.h"
+#include "node/bell.h"
+#include "node/config.h"
+#include "node/sched.h"
+
+struct task_pools {
+    struct sched *capture, *upload;
+    struct bell *bell;
+};
+struct task;
+
+/* Open store and local state. cfg and db outlive the task. pools NULL: only task_once is used.
+ * Fails: RC_FENCED another process replicates the database; as store_open, capture_open. */
+MUST_CHECK enum rc task_new(const struct config *cfg, const struct config_db *db,
+                            const struct task_pools *pools, struct task **ret_t, struct err *err);
+void task_free(struct task *t); /* NULL is fine; its jobs must have ended */
+const char *task_path(const struct task *t);
+
+MUST_CHECK enum rc task_start(struct task *t, struct err *err);
+/* The bell rang for this task (owner). */
+void task_ring(void *owner);
+
+/* Everything once, in the caller's thread: find the place in the log, capture, upload. For `-once`
+ * and for the shutdown (with the pools stopped). Fails: whatever kept the store from having all. */
+MUST_CHECK enum rc task_once(struct task *t, struct batch_scratch *s, const struct call *c,
+                             bool snapshot, struct err *err);
+#endif
