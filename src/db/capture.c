@@ -57,6 +57,9 @@ static enum rc write_snapshot(struct capture *cap, struct batch_scratch *s,
 static enum rc seal(struct capture *cap, struct batch_scratch *s, const struct batch_done *done,
                     struct capture_result *res, struct err *err);
 static void next_batch(const struct capture *cap, struct batch_spec *spec);
+static enum rc checkpoint_now(struct capture *cap, struct batch_scratch *s,
+                              const struct wal_index *x, struct capture_result *res,
+                              struct err *err);
 static enum rc checkpoint_locked(struct capture *cap, struct batch_scratch *s,
                                  struct batch_done *ret_done, struct err *err);
 
@@ -126,8 +129,9 @@ enum rc capture_sync(struct capture *cap, struct batch_scratch *s,
     enum rc rc = ready_state(cap, err);
     if (rc == RC_OK && cap->src == NULL) rc = attach(cap, err);
     if (rc == RC_OK) rc = source_check_same(cap->src, err);
-    if (rc == RC_REPLACED) capture_detach(cap);
     if (rc == RC_OK) rc = sync_once(cap, s, &res, err);
+    /* With a full disk the hold stays, so that nothing has to be compared later. */
+    if (rc == RC_REPLACED || rc == RC_DENIED || rc == RC_IO) capture_detach(cap);
     if (rc != RC_OK) return err_wrap(err, "sync '%s'", cap->path);
     res.switched = cap->switched;
     cap->switched = false;
@@ -170,26 +174,16 @@ enum rc capture_checkpoint(struct capture *cap, struct batch_scratch *s, bool fo
 {
     struct wal_index x;
     struct capture_result res = {.txid = cap->pos.txid};
-    struct batch_done done = {0};
     *ret_result = res;
     if (cap->src == NULL || !cap->drained || cap->restart_ok) return RC_OK;
     TRY(source_index(cap->src, &x, err));
     if (x.frame_max == 0 || (!force && x.frame_max < cap->opts.checkpoint_pages)) return RC_OK;
     if (!force && x.frame_max < cap->retry_frames) return RC_OK;
-    if (x.frame_max - x.backfill >= FREE_COPY_FRAMES) {
-        cap->drained = false;
-        TRY(source_hold_newest(cap->src, err));
-        TRY(source_checkpoint(cap->src, err));
-    }
-    enum rc rc = source_lock(cap->src, err);
-    if (rc == RC_BUSY) return RC_OK; /* a long transaction: after it, then */
-    if (rc == RC_OK) rc = checkpoint_locked(cap, s, &done, err);
-    source_unlock(cap->src);
-    if (rc == RC_OK && done.size > 0) rc = seal(cap, s, &done, &res, err);
-    if (rc == RC_OK && cap->restart_ok && cap->opts.truncate_pages != 0 &&
-        x.frame_max >= cap->opts.truncate_pages)
-        rc = source_truncate_wal(cap->src, err);
-    if (!source_held(cap->src)) capture_detach(cap);
+    enum rc rc = checkpoint_now(cap, s, &x, &res, err);
+    if (rc != RC_OK || !source_held(cap->src)) capture_detach(cap);
+    /* SQLite opens a -wal read-only when a moment's trouble (no descriptor left) keeps it from
+     * more, and stays so. Open anew; if it is more than a moment's, that will tell. */
+    if (rc == RC_DENIED) rc = attach(cap, err);
     if (rc != RC_OK) return err_wrap(err, "checkpoint '%s'", cap->path);
     res.txid = cap->pos.txid;
     *ret_result = res;
@@ -455,6 +449,25 @@ static enum rc seal(struct capture *cap, struct batch_scratch *s, const struct b
     res->pages += done->pages;
     res->size += done->size;
     return RC_OK;
+}
+
+static enum rc checkpoint_now(struct capture *cap, struct batch_scratch *s,
+                              const struct wal_index *x, struct capture_result *res,
+                              struct err *err)
+{
+    struct batch_done done = {0};
+    if (x->frame_max - x->backfill >= FREE_COPY_FRAMES) {
+        cap->drained = false;
+        TRY(source_hold_newest(cap->src, err));
+        TRY(source_checkpoint(cap->src, err));
+    }
+    enum rc rc = source_lock(cap->src, err);
+    if (rc == RC_BUSY) return RC_OK; /* a long transaction: after it, then */
+    if (rc == RC_OK) rc = checkpoint_locked(cap, s, &done, err);
+    source_unlock(cap->src);
+    if (rc == RC_OK && done.size > 0) rc = seal(cap, s, &done, res, err);
+    if (rc != RC_OK || !cap->restart_ok || cap->opts.truncate_pages == 0) return rc;
+    return x->frame_max >= cap->opts.truncate_pages ? source_truncate_wal(cap->src, err) : RC_OK;
 }
 
 static enum rc checkpoint_locked(struct capture *cap, struct batch_scratch *s,

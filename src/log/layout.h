@@ -35,19 +35,20 @@ struct log {
 
 /* Fills key[STORE_KEY_MAX + 1]. */
 void log_key(const struct log *lg, uint32_t level, uint64_t txid_min, uint64_t txid_max, char *key);
-/* Append the files of one level (0..9), sorted; other names are ignored.
- * Fails: as store_list; RC_NO_MEM. */
+/* Append the files of one level (0..9), or of all, sorted; other names are ignored. On failure
+ * `files` is as it was. Fails: as store_list; RC_INVALID no such level; RC_NO_MEM. */
 MUST_CHECK enum rc log_list(const struct log *lg, const struct call *c, uint32_t level,
                             struct log_files *files, struct err *err);
 MUST_CHECK enum rc log_list_all(const struct log *lg, const struct call *c,
                                 struct log_files *files, struct err *err);
-/* Upload one LTX file from a local path. if_absent: create only. On RC_CONFLICT the caller decides
- * (log_same tells whether the remote object has the same bytes).
- * Fails: as store_put; by errno for the local file. */
+/* Upload one LTX file from a local path; f->size 0: not known. if_absent: create only. On
+ * RC_CONFLICT the caller decides (log_same tells whether the remote object has the same bytes).
+ * Fails: as store_put; by errno for the local file; RC_CORRUPT it has not f->size bytes. */
 MUST_CHECK enum rc log_put_file(const struct log *lg, const struct call *c,
                                 const struct log_file *f, const char *path, bool if_absent,
                                 struct err *err);
-/* Does the remote object of f have exactly the bytes of the local file? Fails: as store_get. */
+/* Does the remote object of f have exactly the bytes of the local file?
+ * Fails: as store_get; by errno for the local file. */
 MUST_CHECK enum rc log_same(const struct log *lg, const struct call *c, const struct log_file *f,
                             const char *path, bool *ret_same, struct err *err);
 #endif

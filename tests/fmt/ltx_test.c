@@ -748,7 +748,7 @@ static void test_decoder_refuses_index(void **state)
     put(&w.file, "x", 1);
     refuse_file("follows the trailer");
     with_index("\x03\x64\x8D\x04\x05\xF1\x04\x8D\x04\x00", 10); /* and another 0 */
-    refuse_file("the index has 10 bytes and claims 11");
+    refuse_file("the index has 10 bytes and claims 0");
 }
 
 static void test_tracked_checksums(void **state)

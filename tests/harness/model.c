@@ -58,6 +58,7 @@ static int64_t step_ddl(struct model *m, struct rng *r);
 static void step_vacuum(struct model *m, struct rng *r);
 static int64_t begin(struct model *m);
 static void acknowledge(struct model *m, int64_t seq);
+static int count_frames(void *ctx, sqlite3 *db, const char *schema, int frames);
 
 void model_open(struct model *m, const char *path, const char *log, struct model_opts opts)
 {
@@ -80,6 +81,7 @@ void model_open(struct model *m, const char *path, const char *log, struct model
     exec(m, "PRAGMA journal_mode = wal");
     exec(m, "PRAGMA synchronous = %s", opts.sync != NULL ? opts.sync : "normal");
     exec(m, "PRAGMA wal_autocheckpoint = %d", opts.autocheckpoint);
+    if (opts.autocheckpoint == 0) sqlite3_wal_hook(m->db, count_frames, &m->wal_frames);
     exec(m, "BEGIN IMMEDIATE");
     if (model_query(m->db, "SELECT count(*) FROM sqlite_schema WHERE name = 'acked'") == 0) {
         create(m);
@@ -383,4 +385,11 @@ static void acknowledge(struct model *m, int64_t seq)
     if (m->log_fd >= 0 && write(m->log_fd, line, (size_t)size) != size) {
         die("append to the log: %s", strerror(errno));
     }
+}
+
+static int count_frames(void *ctx, sqlite3 *db, const char *schema, int frames)
+{
+    (void)db, (void)schema;
+    *(int *)ctx = frames;
+    return SQLITE_OK;
 }

@@ -45,6 +45,7 @@ struct model {
     struct model_opts opts;
     int log_fd; /* -1: no log */
     int64_t noted_seq;
+    int wal_frames; /* after the last commit of this connection; without autocheckpoint only */
 };
 
 /* Open (and create, with its schema) the database; dies on failure. log may be NULL. */

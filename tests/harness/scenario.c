@@ -97,14 +97,6 @@ void scenario_steps(struct model *m, enum model_mode mode, int count)
         (void)model_step(m, mode);
 }
 
-int scenario_wal_frames(struct model *m)
-{
-    int frames = 0;
-    int rc = sqlite3_wal_checkpoint_v2(m->db, NULL, SQLITE_CHECKPOINT_PASSIVE, &frames, NULL);
-    if (rc != SQLITE_OK && rc != SQLITE_BUSY) die("checkpoint: %s", sqlite3_errmsg(m->db));
-    return frames;
-}
-
 void scenario_flip_wal(const char *wal)
 {
     FILE *f = fopen(wal, "r+e");

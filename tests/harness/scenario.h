@@ -29,8 +29,6 @@ int scenario_main(int argc, char **argv, const struct scenario *all, struct scen
 void scenario_bed(struct scenario_env *env, struct bed *b, struct bed_opts opts);
 /* Run n operations of the mode on an open connection. */
 void scenario_steps(struct model *m, enum model_mode mode, int count);
-/* Frames in the WAL that the next checkpoint would consider. */
-int scenario_wal_frames(struct model *m);
 /* Rewrite a WAL so that its checksums are computed in big-endian order, as on another machine. */
 void scenario_flip_wal(const char *wal);
 #endif

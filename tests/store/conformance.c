@@ -1,4 +1,4 @@
-/* conformance.c -- see conformance.h. Included by the test program that owns the table of rows. */
+/* conformance.c -- see conformance.h. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,7 +10,7 @@
 #include "base/buf.h"
 #include "base/mem.h"
 #include "base/os.h"
-#include "conformance.h"
+#include "store/conformance.h"
 
 #define LARGE_SIZE  (9u << 20)
 #define RACER_COUNT 32
