@@ -76,6 +76,11 @@ void os_advise_stream(int fd)
     posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL);
 }
 
+void os_write_behind(int fd, uint64_t off, uint64_t size)
+{
+    sync_file_range(fd, (off_t)off, (off_t)size, SYNC_FILE_RANGE_WRITE);
+}
+
 enum rc os_fsync(int fd, struct err *err)
 {
     if (FAILS("fsync") || fsync(fd) != 0) return err_sys(err, errno, "fsync");

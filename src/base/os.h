@@ -25,6 +25,8 @@ MUST_CHECK enum rc os_pread(int fd, void *dst, size_t size, uint64_t off, size_t
 /* All of it or an error. Fails: RC_NO_SPACE, RC_IO. */
 MUST_CHECK enum rc os_pwrite(int fd, const void *src, size_t size, uint64_t off, struct err *err);
 void os_advise_stream(int fd); /* a hint: this file will be read once, from front to back */
+/* A hint: start writing this range to disk now, so that a later fsync has less to wait for. */
+void os_write_behind(int fd, uint64_t off, uint64_t size);
 MUST_CHECK enum rc os_fsync(int fd, struct err *err);
 MUST_CHECK enum rc os_truncate(int fd, uint64_t size, struct err *err);
 /* Reserve blocks so that later writes inside [0, size) cannot meet a full disk. Where the file

@@ -479,7 +479,8 @@ static enum rc host_port_get(const char *s, size_t size, struct url *u, struct e
     const char *end = NULL, *colon;
     if (size > 0 && s[0] == '[') {
         end = memchr(s, ']', size);
-        if (end == NULL || (end + 1 < s + size && end[1] != ':'))
+        bool bad = end == NULL || (end + 1 < s + size && end[1] != ':');
+        if (bad || memchr(s, ':', (size_t)(end - s)) == NULL || memrchr(s, '[', size) != s)
             return err_set(err, RC_INVALID, "URL: bad IPv6 host '%.*s'", (int)size, s);
         colon = end + 1 < s + size ? end + 1 : NULL;
         s++;

@@ -31,6 +31,8 @@ static enum rc list_prefix(const struct log *lg, const struct call *c, const cha
                            struct log_files *files, struct err *err);
 static enum rc take_object(void *ctx, const struct store_obj *obj, struct err *err);
 static enum rc append(struct log_files *files, const struct log_file *f, struct err *err);
+static enum rc local_trim(struct local *l, const struct log_file *f, const char *path,
+                          struct err *err);
 static enum rc local_open(struct local *l, const char *path, struct err *err);
 static void local_close(struct local *l);
 static enum rc local_read(void *ctx, uint64_t off, void *dst, size_t size, struct err *err);
@@ -73,9 +75,7 @@ enum rc log_put_file(const struct log *lg, const struct call *c, const struct lo
     CLEANUP(local_close) struct local l = {.fd = -1};
     char key[STORE_KEY_MAX + 1];
     TRY(local_open(&l, path, err));
-    if (f->size != 0 && f->size != l.size)
-        return err_set(err, RC_CORRUPT, "upload '%s': it has %llu bytes, expected %llu", path,
-                       (unsigned long long)l.size, (unsigned long long)f->size);
+    TRY(local_trim(&l, f, path, err));
     log_key(lg, f->level, f->txid_min, f->txid_max, key);
     struct store_body body = {.size = l.size, .read = local_read, .ctx = &l};
     struct store_put_opts opts = {.if_absent = if_absent, .timestamp_ms = f->created_ms};
@@ -90,6 +90,7 @@ enum rc log_same(const struct log *lg, const struct call *c, const struct log_fi
     CLEANUP(local_close) struct local l = {.fd = -1};
     char key[STORE_KEY_MAX + 1];
     TRY(local_open(&l, path, err));
+    TRY(local_trim(&l, f, path, err));
     TRY(buf_reserve(&l.buf, CHUNK_SIZE, err));
     log_key(lg, f->level, f->txid_min, f->txid_max, key);
     enum rc rc = store_get(lg->store, c, key, NULL, compare, &l, err);
@@ -168,4 +169,15 @@ static enum rc compare(void *ctx, const void *data, size_t size, struct err *err
         at += piece;
     }
     return l->differs ? err_set(err, RC_CONFLICT, "the files differ") : RC_OK;
+}
+
+/* A staged batch carries local bytes behind the LTX file: only the first f->size bytes count. */
+static enum rc local_trim(struct local *l, const struct log_file *f, const char *path,
+                          struct err *err)
+{
+    if (f->size > l->size)
+        return err_set(err, RC_CORRUPT, "upload '%s': it has %llu bytes, expected %llu", path,
+                       (unsigned long long)l->size, (unsigned long long)f->size);
+    if (f->size != 0) l->size = f->size;
+    return RC_OK;
 }

@@ -41,9 +41,9 @@ MUST_CHECK enum rc log_list(const struct log *lg, const struct call *c, uint32_t
                             struct log_files *files, struct err *err);
 MUST_CHECK enum rc log_list_all(const struct log *lg, const struct call *c,
                                 struct log_files *files, struct err *err);
-/* Upload one LTX file from a local path; f->size 0: not known. if_absent: create only. On
+/* Upload the first f->size bytes (0: all) of a local file as LTX file f. if_absent: create only. On
  * RC_CONFLICT the caller decides (log_same tells whether the remote object has the same bytes).
- * Fails: as store_put; by errno for the local file; RC_CORRUPT it has not f->size bytes. */
+ * Fails: as store_put; by errno for the local file; RC_CORRUPT it has fewer bytes. */
 MUST_CHECK enum rc log_put_file(const struct log *lg, const struct call *c,
                                 const struct log_file *f, const char *path, bool if_absent,
                                 struct err *err);

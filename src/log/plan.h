@@ -17,9 +17,10 @@ struct plan_target {
 };
 
 /* Choose from files (any order). ret_plan: in order of application. PLAN_LATEST refuses a log whose
- * newest files cannot be reached, rather than restore an old state silently.
- * Fails: RC_NOT_FOUND nothing restorable, or the txid is not reachable; RC_GAP latest: files beyond
- * a hole; RC_NO_MEM. */
+ * newest files cannot be reached, rather than restore an old state silently. PLAN_TIME takes the
+ * furthest state that can be reached. Files too small to be LTX are no steps.
+ * Fails: RC_NOT_FOUND no files, no snapshot for the target, or the txid is not reachable; RC_GAP
+ * latest: files beyond a hole, or the newest was cut off; RC_NO_MEM. */
 MUST_CHECK enum rc plan_make(const struct log_files *files, const struct plan_target *target,
                              struct log_files *ret_plan, struct err *err);
 #endif

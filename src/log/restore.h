@@ -15,7 +15,7 @@ struct restore_progress {
 };
 struct restore_opts {
     struct plan_target target;
-    const char *out_path; /* must not exist, or be empty: the caller has decided */
+    const char *out_path; /* must not exist, or be empty; missing folders are made */
     unsigned parallelism; /* 0: 8 */
     unsigned mode;        /* of the new file; 0: 0600 */
     void (*progress)(void *ctx,
@@ -31,8 +31,11 @@ struct restore_result {
     } digest;
     uint32_t replans; /* times a planned file had vanished */
 };
-/* Fails: RC_NOT_FOUND, RC_GAP as plan_make; RC_CORRUPT a file or the digest fails its check (the
- * output is removed); store and local I/O errors; RC_CANCELED. */
+/* A leftover <out>.tmp of a crashed restore is replaced. After a failure nothing is left at
+ * out_path, except when only the last fsync, of the folder, failed: then the whole, right file is.
+ * Fails: RC_NOT_FOUND, RC_GAP as plan_make; RC_CORRUPT a file, or the digest, fails its check;
+ * RC_CONFLICT out_path holds data, or a -wal or -journal that SQLite would replay stands beside it;
+ * RC_BUSY another restore writes there; store and local I/O errors; RC_CANCELED. */
 MUST_CHECK enum rc restore_run(const struct log *lg, const struct call *c,
                                const struct restore_opts *opts, struct restore_result *ret_result,
                                struct err *err);
@@ -41,15 +44,19 @@ MUST_CHECK enum rc restore_plan(const struct log *lg, const struct call *c,
                                 const struct plan_target *target, struct log_files *ret_plan,
                                 struct err *err);
 
-/* ---- Litestream 0.3 (facts: section 2.4) ---- */
+/* ---- Litestream 0.3: whole copies and WAL files below generations/ ---- */
 struct v3_summary {
     bool any;            /* the replica holds a 0.3 snapshot that fits the target */
     int64_t snapshot_ms; /* of the best snapshot for the target */
     int64_t newest_ms;   /* of the newest 0.3 object */
 };
+/* PLAN_TIME includes what was made at that very moment, as 0.3 did; PLAN_TXID fits nothing.
+ * Fails: as store_list; RC_NO_MEM. */
 MUST_CHECK enum rc restore_v3_find(const struct log *lg, const struct call *c,
                                    const struct plan_target *target, struct v3_summary *ret_sum,
                                    struct err *err);
+/* The result has no txid and no digest: 0.3 knew neither.
+ * Fails: as restore_run; RC_GAP missing WAL index or segment. */
 MUST_CHECK enum rc restore_v3_run(const struct log *lg, const struct call *c,
                                   const struct restore_opts *opts,
                                   struct restore_result *ret_result, struct err *err);

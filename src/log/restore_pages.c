@@ -47,6 +47,7 @@
 #define END_MARK_SIZE    6
 #define FRAME_MIN        14  /* the least bytes a page takes in a file, index entry included */
 #define FETCH_PAUSE_MS   100 /* after the first try; it doubles */
+#define WRITE_BEHIND     (64u << 10) /* smaller writes are left for the system to collect */
 #define PROGRESS_MS      100
 
 struct source { /* one planned file while its group is worked on */
@@ -600,8 +601,10 @@ static enum rc run_write(const struct pages *p, uint32_t first, uint32_t count, 
     if (count == 0) return RC_OK;
     size_t size = (size_t)count * p->last.page_size;
     uint64_t off = (uint64_t)(first - 1) * p->last.page_size;
-    if (os_pwrite(p->fd, data, size, off, err) == RC_OK) return RC_OK;
-    return err_wrap(err, "'%s.tmp'", p->opts->out_path);
+    if (os_pwrite(p->fd, data, size, off, err) != RC_OK)
+        return err_wrap(err, "'%s.tmp'", p->opts->out_path);
+    if (size >= WRITE_BEHIND) os_write_behind(p->fd, off, size);
+    return RC_OK;
 }
 
 static bool all_zero(const uint8_t *data, size_t size)

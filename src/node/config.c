@@ -29,6 +29,7 @@ static enum rc find_type(struct config_replica *r, const struct config_where *at
 static enum rc take_file_url(struct config_replica *r, const struct config_where *at,
                              struct err *err);
 static bool has_pair(const struct config_replica *r, const char *key);
+static void put_part(char *out, size_t size, const char *part, size_t part_size);
 
 enum rc config_file_path(const char *path, char ret_path[OS_PATH_MAX], struct err *err)
 {
@@ -228,30 +229,30 @@ bool config_is_url(const char *text)
 
 void config_url_redact(const char *url, char *out, size_t size)
 {
-    struct err err;
-    CLEANUP(buf_fini) struct buf b = BUF_INIT;
     const char *rest = strstr(url, "://");
     const char *query = strchr(url, '?');
-    rest = rest == NULL ? url : rest + 3;
     const char *end = query ? query : url + strlen(url);
-    const char *slash = memchr(rest, '/', rest < end ? (size_t)(end - rest) : 0);
+    rest = rest == NULL ? url : rest + 3;
+    const char *slash = rest < end ? memchr(rest, '/', (size_t)(end - rest)) : NULL;
     /* The last '@' before the path ends the user part: a password may hold one, too. */
     const char *host_end = slash ? slash : end;
     const char *at = rest < host_end ? memrchr(rest, '@', (size_t)(host_end - rest)) : NULL;
     const char *colon = at ? memchr(rest, ':', (size_t)(at - rest)) : NULL;
-    enum rc rc;
-    if (colon)
-        rc = buf_printf(&b, &err, "%.*s:***%.*s", (int)(colon - url), url, (int)(end - at), at);
-    else
-        rc = buf_printf(&b, &err, "%.*s", (int)(end - url), url);
-    for (const char *p = query; rc == RC_OK && p != NULL && *p != '\0';) {
+    out[0] = '\0';
+    if (colon != NULL) {
+        put_part(out, size, url, (size_t)(colon - url));
+        put_part(out, size, ":***", 4);
+        put_part(out, size, at, (size_t)(end - at));
+    } else {
+        put_part(out, size, url, (size_t)(end - url));
+    }
+    for (const char *p = query; p != NULL && *p != '\0';) {
         size_t piece = 1 + strcspn(p + 1, "&");
         const char *eq = memchr(p, '=', piece);
-        rc = eq ? buf_printf(&b, &err, "%.*s=***", (int)(eq - p), p)
-                : buf_printf(&b, &err, "%.*s", (int)piece, p);
+        put_part(out, size, p, eq ? (size_t)(eq - p) : piece);
+        if (eq != NULL) put_part(out, size, "=***", 4);
         p += piece;
     }
-    snprintf(out, size, "%.*s", rc == RC_OK ? (int)b.size : 0, (const char *)b.data);
 }
 
 enum rc config__db_finish(struct config_db *db, const struct config_where *at, struct err *err)
@@ -496,4 +497,13 @@ static bool has_pair(const struct config_replica *r, const char *key)
     for (size_t i = 0; i < r->pair_count; i++)
         if (strcmp(r->pairs[i].key, key) == 0 && r->pairs[i].value[0] != '\0') return true;
     return false;
+}
+
+/* Append to a text of at most size - 1 characters; what does not fit is left out. */
+static void put_part(char *out, size_t size, const char *part, size_t part_size)
+{
+    size_t used = strlen(out), room = size - used - 1;
+    if (part_size > room) part_size = room;
+    memcpy(out + used, part, part_size);
+    out[used + part_size] = '\0';
 }

@@ -130,7 +130,8 @@ void task_ring(void *owner)
 enum rc task_once(struct task *t, struct batch_scratch *s, const struct call *c, bool snapshot,
                   struct err *err)
 {
-    if (!t->placed) TRY(find_place(t, c, err));
+    t->pooled = false;
+    if (!atomic_load(&t->placed)) TRY(find_place(t, c, err));
     if (snapshot) capture_want_snapshot(t->cap);
     TRY(capture_all(t, s, err));
     return upload_all(t, c, err);
@@ -144,7 +145,7 @@ static int64_t run_capture(struct sched_job *job, void *worker)
     struct call c = {.deadline_ms = os_mono_ms() + STORE_TIMEOUT_MS};
     struct err err;
     int64_t now = os_mono_ms();
-    if (!t->placed && find_place(t, &c, &err) != RC_OK) {
+    if (!atomic_load(&t->placed) && find_place(t, &c, &err) != RC_OK) {
         int64_t due = note_failure(&t->capture_fails, t, "find the place in the log", &err);
         /* Without any position nothing can be numbered; with one, capture goes on meanwhile. */
         if (atomic_load(&t->staged) == 0) return due;

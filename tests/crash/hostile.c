@@ -59,11 +59,7 @@ static void wal_restart_same_size(struct scenario_env *env, struct bed *b)
     catch_up_and_kill(env, b, &m);
     scenario_steps(&m, MODEL_AUTO, 20);
     model_checkpoint(&m, MODEL_CKPT_RESTART, &b->rng);
-    while (scenario_wal_frames(&m) > frames || scenario_wal_frames(&m) == 0) {
-        (void)model_step(&m, MODEL_AUTO);
-    }
-    while (scenario_wal_frames(&m) < frames)
-        (void)model_step(&m, MODEL_AUTO);
+    regrow(&m, frames);
     bed_daemon_start(b, env->program, NULL);
     bed_wait_seq(b, env->program, model_query(m.db, "SELECT seq FROM acked"), CATCH_UP_MS);
     model_close(&m);
@@ -303,8 +299,18 @@ static void catch_up_and_kill(struct scenario_env *env, struct bed *b, struct mo
 
 static void fill_wal(struct model *m, int frames)
 {
-    while (scenario_wal_frames(m) < frames)
+    while (m->wal_frames < frames)
         (void)model_step(m, MODEL_BATCH);
+}
+
+/* Restart the WAL and write that many frames, or a few more. */
+static void regrow(struct model *m, int frames)
+{
+    int before = m->wal_frames;
+    (void)model_step(m, MODEL_AUTO);
+    if (m->wal_frames >= before) die("the WAL did not restart: %d frames", m->wal_frames);
+    while (m->wal_frames < frames)
+        (void)model_step(m, MODEL_AUTO);
 }
 
 static void restart_wal(struct scenario_env *env, struct bed *b, int append, int fresh, bool live)
@@ -317,10 +323,7 @@ static void restart_wal(struct scenario_env *env, struct bed *b, int append, int
     catch_up_and_kill(env, b, &m);
     scenario_steps(&m, MODEL_AUTO, append);
     model_checkpoint(&m, MODEL_CKPT_RESTART, &b->rng);
-    while (fresh > 0 && scenario_wal_frames(&m) > fresh)
-        (void)model_step(&m, MODEL_AUTO);
-    while (fresh > 0 && scenario_wal_frames(&m) < fresh)
-        (void)model_step(&m, MODEL_AUTO);
+    if (fresh > 0) regrow(&m, fresh);
     int64_t seq = model_query(m.db, "SELECT seq FROM acked");
     if (!live) model_close(&m);
     bed_daemon_start(b, env->program, NULL);

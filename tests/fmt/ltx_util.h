@@ -184,12 +184,12 @@ UTIL void events_reset(struct events *e)
 UTIL enum rc feed(struct ltx_decoder *dec, const uint8_t *in, size_t size, struct events *e)
 {
     uint32_t page_size = 0;
-    for (const uint8_t *end = in + size;;) {
+    for (const uint8_t *end = size > 0 ? in + size : in;;) {
         struct ltx_event ev;
         size_t took = (size_t)(end - in);
         enum rc rc = ltx_decoder_step(dec, in, &took, &ev, &e->err);
         if (rc != RC_OK) return rc;
-        in += took;
+        if (took > 0) in += took;
         switch (ev.kind) {
         case LTX_EV_MORE:
             assert_ptr_equal(in, end);

@@ -95,6 +95,7 @@ static void next_index(struct v3 *v)
 {
     put_segment(v);
     sql(v, "PRAGMA wal_checkpoint(TRUNCATE)");
+    if (v->off == 0) return; /* 0.3 writes to each new WAL, so none stays empty */
     v->index++;
     v->off = 0;
 }
@@ -215,26 +216,31 @@ static void test_restores_what_sqlite_would_have(void **state)
     }
 }
 
-/* A transaction that outgrew the page cache stands in the WAL before it commits. */
+/* The last transaction lacks its commit frame, whole or in part. */
 static void test_uncommitted_frames_do_not_count(void **state)
 {
     (void)state;
     struct v3 v;
-    struct buf want = BUF_INIT;
+    struct buf wal = BUF_INIT, first = BUF_INIT, second = BUF_INIT;
     v3_open(&v, 1024, seed_get());
     put_snapshot(&v);
     sql(&v, "INSERT INTO t(x) VALUES (randomblob(5000))");
     put_segment(&v);
-    by_sqlite(&v, &want);
-    size_t before = v.off;
-    sql(&v, "PRAGMA cache_size = 5; BEGIN;"
-            "WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300)"
-            "INSERT INTO t(x) SELECT randomblob(900) FROM n");
-    put_segment(&v);
-    assert_true(v.off > before + 50000);
-    expect_bytes(&v, LATEST, &want);
-    sql(&v, "COMMIT");
-    buf_fini(&want);
+    size_t off = v.off;
+    by_sqlite(&v, &first);
+    sql(&v, "INSERT INTO t(x) VALUES (randomblob(9000))");
+    by_sqlite(&v, &second);
+    read_whole(v.wal, &wal);
+    assert_true(wal.size > off + 5 * (24 + 1024));
+    put_lz4(&v, segment_key(&v, off), wal.data + off, wal.size - off - 1);
+    expect_bytes(&v, LATEST, &first);
+    put_lz4(&v, segment_key(&v, off), wal.data + off, wal.size - off - (24 + 1024));
+    expect_bytes(&v, LATEST, &first);
+    put_lz4(&v, segment_key(&v, off), wal.data + off, wal.size - off);
+    expect_bytes(&v, LATEST, &second);
+    buf_fini(&wal);
+    buf_fini(&first);
+    buf_fini(&second);
     v3_close(&v);
 }
 
