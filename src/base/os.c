@@ -24,7 +24,8 @@ enum rc os_open(const char *path, int flags, unsigned mode, int *ret_fd, struct 
 {
     int fd = -1;
     if (!FAILS("open")) {
-        do fd = open(path, flags | O_CLOEXEC, mode);
+        do
+            fd = open(path, flags | O_CLOEXEC, mode);
         while (fd < 0 && errno == EINTR);
     }
     if (fd < 0) return err_sys(err, errno, "open '%s'", path);
@@ -79,6 +80,24 @@ void os_advise_stream(int fd)
 void os_write_behind(int fd, uint64_t off, uint64_t size)
 {
     sync_file_range(fd, (off_t)off, (off_t)size, SYNC_FILE_RANGE_WRITE);
+}
+
+int64_t os_read_some(int fd, void *dst, size_t size)
+{
+    ssize_t n;
+    do
+        n = read(fd, dst, size);
+    while (n < 0 && errno == EINTR);
+    return n;
+}
+
+int64_t os_write_some(int fd, const void *src, size_t size)
+{
+    ssize_t n;
+    do
+        n = write(fd, src, size);
+    while (n < 0 && errno == EINTR);
+    return n;
 }
 
 enum rc os_fsync(int fd, struct err *err)
@@ -190,7 +209,8 @@ enum rc os_lock(int fd, struct err *err)
 {
     struct flock lk = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     if (!FAILS("lock") && fcntl(fd, F_OFD_SETLK, &lk) == 0) return RC_OK;
-    if (errno == EACCES || errno == EAGAIN) return err_set(err, RC_BUSY, "locked by another process");
+    if (errno == EACCES || errno == EAGAIN)
+        return err_set(err, RC_BUSY, "locked by another process");
     return err_sys(err, errno, "lock");
 }
 
@@ -244,8 +264,10 @@ enum rc os_write_file(const char *path, const void *data, size_t size, unsigned 
         return err_set(err, RC_INVALID, "path too long: '%s'", path);
     snprintf(dir, sizeof dir, "%s", path);
     char *slash = strrchr(dir, '/');
-    if (slash == NULL) memcpy(dir, ".", 2);
-    else slash[slash == dir] = '\0';
+    if (slash == NULL)
+        memcpy(dir, ".", 2);
+    else
+        slash[slash == dir] = '\0';
     CLEANUP(os_closep) int fd = -1;
     TRY(os_open(tmp, O_WRONLY | O_CREAT | O_TRUNC, mode, &fd, err));
     enum rc rc = os_pwrite(fd, data, size, 0, err);
@@ -273,7 +295,8 @@ int64_t os_mono_ms(void)
 void os_sleep_ms(int64_t ms)
 {
     struct timespec t = {.tv_sec = ms / 1000, .tv_nsec = (ms % 1000) * 1000000};
-    while (nanosleep(&t, &t) != 0 && errno == EINTR) continue;
+    while (nanosleep(&t, &t) != 0 && errno == EINTR)
+        continue;
 }
 
 uint64_t os_random(void)
@@ -293,7 +316,8 @@ enum rc os_abspath(const char *path, char ret_path[OS_PATH_MAX], struct err *err
 {
     char cwd[OS_PATH_MAX] = "";
     if (path[0] != '/' && getcwd(cwd, sizeof cwd) == NULL) return err_sys(err, errno, "getcwd");
-    while (path[0] == '.' && path[1] == '/') path += 2;
+    while (path[0] == '.' && path[1] == '/')
+        path += 2;
     int n = snprintf(ret_path, OS_PATH_MAX, "%s%s%s", cwd, path[0] == '/' ? "" : "/", path);
     if (n >= OS_PATH_MAX) return err_set(err, RC_INVALID, "path too long: '%s'", path);
     return RC_OK;
@@ -305,8 +329,10 @@ static enum rc make_dir(const char *path, unsigned mode, struct err *err)
     if (!FAILS("mkdir") && mkdir(path, mode) == 0) {
         snprintf(parent, sizeof parent, "%s", path);
         char *slash = strrchr(parent, '/');
-        if (slash == NULL) memcpy(parent, ".", 2);
-        else slash[slash == parent] = '\0';
+        if (slash == NULL)
+            memcpy(parent, ".", 2);
+        else
+            slash[slash == parent] = '\0';
         if (os_fsync_dir(parent, err) == RC_OK) return RC_OK;
         rmdir(path); /* else the next caller finds it there and takes it for durable */
         return err->rc;

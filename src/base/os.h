@@ -16,7 +16,7 @@
  * Fails: by errno (RC_NOT_FOUND, RC_CONFLICT with O_EXCL, RC_DENIED, RC_NO_SPACE, RC_IO, ...). */
 MUST_CHECK enum rc os_open(const char *path, int flags, unsigned mode, int *ret_fd,
                            struct err *err);
-void os_close(int fd); /* negative is fine */
+void os_close(int fd);   /* negative is fine */
 void os_closep(int *fd); /* for CLEANUP */
 
 /* Read up to size bytes at off; fewer only at the end of the file. Fails: RC_IO. */
@@ -27,6 +27,10 @@ MUST_CHECK enum rc os_pwrite(int fd, const void *src, size_t size, uint64_t off,
 void os_advise_stream(int fd); /* a hint: this file will be read once, from front to back */
 /* A hint: start writing this range to disk now, so that a later fsync has less to wait for. */
 void os_write_behind(int fd, uint64_t off, uint64_t size);
+/* For pipes, eventfds and the like: what one read or write moved, or -1 and errno; EINTR is
+ * retried. */
+int64_t os_read_some(int fd, void *dst, size_t size);
+int64_t os_write_some(int fd, const void *src, size_t size);
 MUST_CHECK enum rc os_fsync(int fd, struct err *err);
 MUST_CHECK enum rc os_truncate(int fd, uint64_t size, struct err *err);
 /* Reserve blocks so that later writes inside [0, size) cannot meet a full disk. Where the file

@@ -1,13 +1,10 @@
 /* source.c -- see source.h for the rules of the hold and the write lock. */
 #include "db/source.h"
+#include <errno.h>
 #include <sqlite3.h>
 #include <stdio.h>
 #include <string.h>
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <unistd.h>
-#include <errno.h>
-#include "base/fault.h"
+#include "base/fault_sys.h"
 #include "base/mem.h"
 #include "base/os.h"
 
@@ -398,32 +395,6 @@ static enum rc read_file(sqlite3_file *f, uint64_t off, void *dst, size_t size, 
 #ifdef SLUICE_TEST_HOOKS
 /* Tests: SQLite's own syscalls pass the same seam as ours, so that a fault or a kill can fall
  * between any two steps of a sync or a checkpoint. */
-static int fault_open(const char *path, int flags, int mode)
-{
-    if (fault_hit(FAULT_SYSCALL, "sqlite open")) return errno = EIO, -1;
-    return open(path, flags, mode);
-}
-static ssize_t fault_pread(int fd, void *dst, size_t size, off_t off)
-{
-    if (fault_hit(FAULT_SYSCALL, "sqlite pread")) return errno = EIO, -1;
-    return pread(fd, dst, size, off);
-}
-static ssize_t fault_pwrite(int fd, const void *src, size_t size, off_t off)
-{
-    if (fault_hit(FAULT_SYSCALL, "sqlite pwrite")) return errno = ENOSPC, -1;
-    return pwrite(fd, src, size, off);
-}
-static int fault_ftruncate(int fd, off_t size)
-{
-    if (fault_hit(FAULT_SYSCALL, "sqlite ftruncate")) return errno = EIO, -1;
-    return ftruncate(fd, size);
-}
-static void *fault_mmap(void *at, size_t size, int prot, int flags, int fd, off_t off)
-{
-    if (fault_hit(FAULT_SYSCALL, "sqlite mmap")) return errno = ENOMEM, MAP_FAILED;
-    return mmap(at, size, prot, flags, fd, off);
-}
-
 static void install_fault_syscalls(void)
 {
     sqlite3_vfs *vfs = sqlite3_vfs_find(NULL);

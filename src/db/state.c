@@ -344,11 +344,12 @@ static enum rc take_lock(struct state *st, struct err *err)
     TRY(os_open(path, O_RDWR | O_CREAT, 0600, &st->lock_fd, err));
     enum rc rc = os_lock(st->lock_fd, err);
     if (rc == RC_BUSY) {
-        if (os_pread(st->lock_fd, pid, sizeof pid - 1, 0, &got, &ignored) != RC_OK) pid[0] = '\0';
+        if (os_pread(st->lock_fd, pid, sizeof pid - 1, 0, &got, &ignored) != RC_OK) got = 0;
+        pid[got > 0 ? got - 1 : 0] = '\0'; /* without the newline */
         return err_set(err, RC_FENCED,
-                       "another sluice process (pid %d) already replicates this database; stop it "
+                       "another sluice process (pid %s) already replicates this database; stop it "
                        "first, or give this one another meta-path",
-                       atoi(pid));
+                       pid);
     }
     if (rc != RC_OK) return rc;
     int n = snprintf(pid, sizeof pid, "%d\n", (int)getpid());

@@ -10,6 +10,7 @@
 #include <unistd.h>
 #include "base/buf.h"
 #include "base/mem.h"
+#include "base/os.h"
 #include "base/thr.h"
 
 #define MAGIC_NFS  0x6969
@@ -52,8 +53,8 @@ enum rc bell_new(bell_fn *ring, struct bell **ret_b, struct err *err)
     if (b->fd < 0 || b->stop_fd < 0) rc = err_sys(err, errno, "inotify");
     if (rc == RC_OK) rc = thr_start(&b->thread, "bell", bell_main, b, err);
     if (rc != RC_OK) {
-        if (b->fd >= 0) close(b->fd);
-        if (b->stop_fd >= 0) close(b->stop_fd);
+        os_close(b->fd);
+        os_close(b->stop_fd);
         mem_free(b);
         return rc;
     }
@@ -65,9 +66,9 @@ void bell_free(struct bell *b)
 {
     if (b == NULL) return;
     uint64_t one = 1;
-    if (write(b->stop_fd, &one, sizeof one) == sizeof one) pthread_join(b->thread, NULL);
-    close(b->fd);
-    close(b->stop_fd);
+    if (os_write_some(b->stop_fd, &one, sizeof one) == sizeof one) pthread_join(b->thread, NULL);
+    os_close(b->fd);
+    os_close(b->stop_fd);
     pthread_mutex_destroy(&b->lock);
     buf_fini(&b->watches);
     mem_free(b);
@@ -146,14 +147,14 @@ static void *bell_main(void *arg)
                               {.fd = b->stop_fd, .events = POLLIN}};
         if (poll(p, 2, -1) < 0 && errno != EINTR) return NULL;
         if (p[1].revents != 0) return NULL;
-        ssize_t size = read(b->fd, events, sizeof events);
-        for (ssize_t at = 0; at < size;) {
+        int64_t size = os_read_some(b->fd, events, sizeof events);
+        for (int64_t at = 0; at < size;) {
             const struct inotify_event *ev = (const void *)(events + at);
             if (ev->mask & IN_Q_OVERFLOW)
                 ring_all(b);
             else
                 handle(b, ev);
-            at += (ssize_t)(sizeof *ev + ev->len);
+            at += (int64_t)(sizeof *ev + ev->len);
         }
     }
 }

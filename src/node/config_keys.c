@@ -54,6 +54,7 @@ static enum rc check_value(const struct config_key *k, const char *text, int64_t
                            const struct config_where *at, struct err *err);
 static bool get_bool(const char *text, bool *ret);
 static bool get_int(const char *text, int64_t *ret);
+static bool get_fraction(const char *text, int64_t *ret);
 static enum rc get_ms(const struct config_key *k, const char *text, int64_t *ret_ms,
                       const struct config_where *at, struct err *err);
 static enum rc check_range(const struct config_key *k, int64_t v, const char *text,
@@ -234,8 +235,12 @@ static enum rc check_value(const struct config_key *k, const char *text, int64_t
         *ret_number = yes;
         return RC_OK;
     case CONFIG_INT:
-        if (!get_int(text, ret_number))
-            return config__bad(at, k->key, err, "must be a whole number (got '%s')", text);
+        if (!get_int(text, ret_number)) {
+            if (!get_fraction(text, ret_number))
+                return config__bad(at, k->key, err, "must be a whole number (got '%s')", text);
+            TRY(config__warn(at, k->key, err, "'%s' is no whole number; it counts as %lld", text,
+                             (long long)*ret_number));
+        }
         return check_range(k, *ret_number, text, at, err);
     case CONFIG_MS:
         TRY(get_ms(k, text, ret_number, at, err));
@@ -284,8 +289,15 @@ static bool get_int(const char *text, int64_t *ret)
         *ret = strtoll(digits, &end, 0);
     }
     if (*end == '\0' && errno == 0) return true;
-    double d = strtod(digits, &end);
-    if (*end != '\0' || !(d >= -9e15 && d <= 9e15) || d != (double)(int64_t)d) return false;
+    return get_fraction(digits, ret) && strtod(digits, NULL) == (double)*ret;
+}
+
+/* YAML lets a fraction stand for the number before its point. */
+static bool get_fraction(const char *text, int64_t *ret)
+{
+    char *end;
+    double d = strtod(text, &end);
+    if (end == text || *end != '\0' || !(d >= -9e15 && d <= 9e15)) return false;
     *ret = (int64_t)d;
     return true;
 }

@@ -25,10 +25,10 @@ enum rc exec_start(const char *cmd, pid_t *ret_pid, struct err *err)
     pid_t pid = fork();
     if (pid == 0) run_child(words, pipe_fds[1]);
     int fork_errno = errno;
-    close(pipe_fds[1]);
+    os_close(pipe_fds[1]);
     /* The pipe closes when exec succeeds; otherwise it carries errno. */
-    ssize_t n = pid > 0 ? read(pipe_fds[0], &sys, sizeof sys) : 0;
-    close(pipe_fds[0]);
+    int64_t n = pid > 0 ? os_read_some(pipe_fds[0], &sys, sizeof sys) : 0;
+    os_close(pipe_fds[0]);
     if (pid < 0) return err_sys(err, fork_errno, "start '%s'", words[0]);
     if (n == sizeof sys) return err_sys(err, sys, "start '%s'", words[0]);
     *ret_pid = pid;
@@ -81,6 +81,6 @@ _Noreturn static void run_child(char *words[], int report_fd)
     sigprocmask(SIG_SETMASK, &none, NULL);
     execvp(words[0], words);
     int sys = errno;
-    if (write(report_fd, &sys, sizeof sys) != sizeof sys) _exit(126);
+    if (os_write_some(report_fd, &sys, sizeof sys) != sizeof sys) _exit(126);
     _exit(127);
 }

@@ -98,7 +98,8 @@ void bed_checkpoint(struct bed *b, bool force)
 void bed_catch_up(struct bed *b)
 {
     uint64_t newest = state_pos(capture_state(b->cap))->txid;
-    while (b->applied_txid < newest) apply(b, b->applied_txid + 1);
+    while (b->applied_txid < newest)
+        apply(b, b->applied_txid + 1);
 }
 
 void bed_check(struct bed *b)
@@ -107,8 +108,7 @@ void bed_check(struct bed *b)
     const struct db_pos *pos = state_pos(capture_state(b->cap));
     struct digest d = {0};
     uint32_t lock_page = ltx_lock_page(pos->page_size);
-    if (now.size != b->applied.size)
-        fail_msg("size %zu, applied %zu", now.size, b->applied.size);
+    if (now.size != b->applied.size) fail_msg("size %zu, applied %zu", now.size, b->applied.size);
     for (size_t off = 0; off < now.size; off += pos->page_size) {
         uint32_t pgno = (uint32_t)(off / pos->page_size) + 1;
         if (pgno == lock_page) continue;

@@ -1,6 +1,6 @@
 /*
- * bed.h -- a database, an application writing to it, and the stupidest possible oracle: the bytes of
- * the whole database, read through SQLite after each batch.
+ * bed.h -- a database, an application that writes to it, and the stupidest possible oracle: the
+ * bytes of the whole database, read through SQLite after each batch.
  */
 #ifndef TESTS_DB_BED_H
 #define TESTS_DB_BED_H

@@ -37,8 +37,10 @@ static void write_something(struct bed *b)
         bed_sql(b, "INSERT INTO t(v) VALUES(randomblob(%u))", 1 + draw(3000));
         break;
     case 3:
-        bed_sql(b, "WITH RECURSIVE c(x) AS (VALUES(1) UNION ALL SELECT x+1 FROM c WHERE x<%u) "
-                   "INSERT INTO t(v) SELECT randomblob(%u) FROM c", 1 + draw(300), 1 + draw(2000));
+        bed_sql(b,
+                "WITH RECURSIVE c(x) AS (VALUES(1) UNION ALL SELECT x+1 FROM c WHERE x<%u) "
+                "INSERT INTO t(v) SELECT randomblob(%u) FROM c",
+                1 + draw(300), 1 + draw(2000));
         break;
     case 4:
         bed_sql(b, "UPDATE t SET v=randomblob(%u) WHERE id %% 7 = %u", 1 + draw(1500), draw(7));
@@ -47,8 +49,10 @@ static void write_something(struct bed *b)
         bed_sql(b, "DELETE FROM t WHERE id %% 3 = %u", draw(3));
         break;
     case 6:
-        bed_sql(b, "BEGIN; INSERT INTO t(v) VALUES(zeroblob(200000)); SAVEPOINT s; "
-                   "DELETE FROM t WHERE id %% 2; ROLLBACK TO s; %s", draw(2) ? "COMMIT" : "ROLLBACK");
+        bed_sql(b,
+                "BEGIN; INSERT INTO t(v) VALUES(zeroblob(200000)); SAVEPOINT s; "
+                "DELETE FROM t WHERE id %% 2; ROLLBACK TO s; %s",
+                draw(2) ? "COMMIT" : "ROLLBACK");
         break;
     case 7:
         bed_sql(b, draw(3) ? "PRAGMA incremental_vacuum(10)" : "VACUUM");
@@ -115,13 +119,19 @@ static void faulty_sync(struct bed *b)
 static void step(struct bed *b)
 {
     switch (draw(16)) {
-    case 0: application_checkpoint(b); break;
-    case 1: bed_checkpoint(b, draw(2)); break;
+    case 0:
+        application_checkpoint(b);
+        break;
+    case 1:
+        bed_checkpoint(b, draw(2));
+        break;
     case 2:
         bed_capture_close(b);
         for (uint32_t i = draw(4); i > 0; i--) {
-            if (draw(2)) write_something(b);
-            else application_checkpoint(b);
+            if (draw(2))
+                write_something(b);
+            else
+                application_checkpoint(b);
         }
         if (draw(3) == 0) {
             bed_app_close(b);
@@ -136,8 +146,11 @@ static void step(struct bed *b)
         bed_capture_open(b);
         break;
     case 4:
-    case 5: faulty_sync(b); break;
-    default: write_something(b);
+    case 5:
+        faulty_sync(b);
+        break;
+    default:
+        write_something(b);
     }
     if (draw(2) == 0) {
         bed_sync(b);
@@ -154,7 +167,8 @@ static void history(uint64_t seed, uint32_t steps)
     fflush(stdout);
     bed_new(&b, 512 << draw(8), vacuum[draw(3)]);
     bed_capture_open(&b);
-    for (uint32_t i = 0; i < steps; i++) step(&b);
+    for (uint32_t i = 0; i < steps; i++)
+        step(&b);
     bed_sync(&b);
     bed_checkpoint(&b, true);
     bed_sync(&b);
@@ -172,7 +186,8 @@ static void test_random_histories(void **state)
         return;
     }
     uint64_t base = os_random() >> 16;
-    for (uint64_t i = 0; i < 16; i++) history(base + i, count);
+    for (uint64_t i = 0; i < 16; i++)
+        history(base + i, count);
 }
 
 /* Every single syscall and allocation of one sync and checkpoint fails in turn. */

@@ -12,8 +12,10 @@
 
 static void rows(struct bed *b, int count, int size)
 {
-    bed_sql(b, "WITH RECURSIVE c(x) AS (VALUES(1) UNION ALL SELECT x+1 FROM c WHERE x<%d) "
-               "INSERT INTO t(v) SELECT randomblob(%d) FROM c", count, size);
+    bed_sql(b,
+            "WITH RECURSIVE c(x) AS (VALUES(1) UNION ALL SELECT x+1 FROM c WHERE x<%d) "
+            "INSERT INTO t(v) SELECT randomblob(%d) FROM c",
+            count, size);
 }
 
 static void test_follows_commits(void **state)
@@ -202,12 +204,15 @@ static void test_rewritten_tail_is_noticed(void **state)
     bed_capture_close(&b);
     sqlite3_db_config(b.app, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
     bed_app_close(&b);
-    snprintf(cmd, sizeof cmd, "cd %s && rm -f app.db-shm && cat old.db > app.db && "
-             "cat old.db-wal > app.db-wal", b.dir);
+    snprintf(cmd, sizeof cmd,
+             "cd %s && rm -f app.db-shm && cat old.db > app.db && "
+             "cat old.db-wal > app.db-wal",
+             b.dir);
     assert_int_equal(system(cmd), 0);
     bed_app_open(&b);
     bed_sql(&b, "PRAGMA wal_autocheckpoint=0");
-    for (int i = 0; i < 40; i++) rows(&b, 1, 3000);
+    for (int i = 0; i < 40; i++)
+        rows(&b, 1, 3000);
     bed_capture_open(&b);
     bed_sync(&b);
     assert_int_equal(b.last.why, CAPTURE_COMPARED);

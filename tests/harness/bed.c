@@ -10,11 +10,16 @@
 #define RESTORE_MS 120000
 #define ARGS_MAX   48
 
+struct range {
+    uint64_t min, max; /* transaction ids of a file */
+};
+
 static void add_setting(FILE *f, const char *indent, const char *name, int value, const char *unit);
 static size_t writer_args(struct bed *b, const char *const *args, const char **argv,
                           char numbers[2][32]);
 static size_t list_txids(struct bed *b, uint64_t **ret_txids);
-static int by_value(const void *a, const void *b);
+static bool parse_name(const char *name, struct range *ret_range);
+static int by_max(const void *a, const void *b);
 static void hour_if_zero(int *ms);
 static void copy_outside(const char *from, const char *to);
 
@@ -289,14 +294,10 @@ uint64_t bed_level_txid(struct bed *b, int level)
     char dir[TOOL_PATH_MAX], **names;
     path_join(dir, "%s/ltx/%d", b->replica, level);
     size_t count = list_names(dir, &names);
-    unsigned long long low, high, max = 0;
+    struct range range;
+    uint64_t max = 0;
     for (size_t i = 0; i < count; i++) {
-        int size = 0;
-        if (sscanf(names[i], "%16llx-%16llx.ltx%n", &low, &high, &size) != 2 || size != 37 ||
-            names[i][size] != '\0') {
-            continue;
-        }
-        if (high > max) max = high;
+        if (parse_name(names[i], &range) && range.max > max) max = range.max;
     }
     free_names(names, count);
     return max;
@@ -348,37 +349,51 @@ static size_t writer_args(struct bed *b, const char *const *args, const char **a
     return count;
 }
 
-/* Every id that ends a file of some level, ascending, each once. */
+/* Every id that can be restored, ascending, each once: an id that ends a file, and that is reached
+ * from a snapshot through files that overlap or follow each other. Where the level 0 files at the
+ * start of a merged file are gone, the ids of the others inside it are out of reach. */
 static size_t list_txids(struct bed *b, uint64_t **ret_txids)
 {
-    uint64_t *txids = NULL;
-    size_t total = 0, unique = 0;
+    struct range *ranges = NULL;
+    size_t total = 0, reached = 0;
     for (int level = 0; level <= 9; level++) {
         char dir[TOOL_PATH_MAX], **names;
         path_join(dir, "%s/ltx/%d", b->replica, level);
         size_t count = list_names(dir, &names);
-        txids = realloc(txids, (total + count + 1) * sizeof *txids);
-        if (txids == NULL) die("out of memory");
-        for (size_t i = 0; i < count; i++) {
-            unsigned long long low, high;
-            int size = 0;
-            int got = sscanf(names[i], "%16llx-%16llx.ltx%n", &low, &high, &size);
-            if (got == 2 && size == 37 && names[i][size] == '\0') txids[total++] = high;
-        }
+        ranges = realloc(ranges, (total + count + 1) * sizeof *ranges);
+        if (ranges == NULL) die("out of memory");
+        for (size_t i = 0; i < count; i++)
+            total += parse_name(names[i], &ranges[total]);
         free_names(names, count);
     }
-    qsort(txids, total, sizeof *txids, by_value);
+    qsort(ranges, total, sizeof *ranges, by_max);
+    uint64_t *txids = malloc((total + 1) * sizeof *txids);
+    if (txids == NULL) die("out of memory");
     for (size_t i = 0; i < total; i++) {
-        if (unique == 0 || txids[unique - 1] != txids[i]) txids[unique++] = txids[i];
+        bool known = reached > 0 && txids[reached - 1] == ranges[i].max;
+        uint64_t below = 0; /* the highest id reached that is lower than this one */
+        if (reached > (known ? 1u : 0u)) below = txids[reached - (known ? 2 : 1)];
+        if (!known && ranges[i].min <= below + 1) txids[reached++] = ranges[i].max;
     }
+    free(ranges);
     *ret_txids = txids;
-    return unique;
+    return reached;
 }
 
-static int by_value(const void *a, const void *b)
+static bool parse_name(const char *name, struct range *ret_range)
 {
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return x < y ? -1 : x > y;
+    unsigned long long low, high;
+    int size = 0;
+    bool good = sscanf(name, "%16llx-%16llx.ltx%n", &low, &high, &size) == 2 && size == 37 &&
+                name[size] == '\0';
+    if (good) *ret_range = (struct range){low, high};
+    return good;
+}
+
+static int by_max(const void *a, const void *b)
+{
+    const struct range *x = a, *y = b;
+    return x->max < y->max ? -1 : x->max > y->max;
 }
 
 static void hour_if_zero(int *ms)

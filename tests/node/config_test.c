@@ -270,6 +270,12 @@ static void test_scalars(void **state)
         assert_int_equal(cfg->dbs[0].min_checkpoint_page_count, numbers[i].value);
         config_free(cfg);
     }
+    struct config *odd = good(DB("    truncate-page-n: -1.5\n"));
+    assert_int_equal(odd->dbs[0].truncate_page_n, -1);
+    assert_string_equal(odd->warnings[0],
+                        "/etc/x.yml:3: dbs[0].truncate-page-n: '-1.5' is no whole "
+                        "number; it counts as -1");
+    config_free(odd);
     static const char *const yes[] = {"true", "True", "yes", "Y", "ON", "'true'"};
     static const char *const no[] = {"false", "No", "n", "off"};
     for (size_t i = 0; i < 6; i++) {
@@ -359,8 +365,8 @@ static void test_value_errors(void **state)
         "/etc/x.yml:3: dbs[0].min-checkpoint-page-count: must be greater than 0 (got 0)");
     bad(DB("    max-sync-wal-bytes: 5MB\n"),
         "/etc/x.yml:3: dbs[0].max-sync-wal-bytes: must be a whole number (got '5MB')");
-    bad(DB("    truncate-page-n: 1.5\n"),
-        "/etc/x.yml:3: dbs[0].truncate-page-n: must be a whole number (got '1.5')");
+    bad(DB("    truncate-page-n: 1.5x\n"),
+        "/etc/x.yml:3: dbs[0].truncate-page-n: must be a whole number (got '1.5x')");
     bad(DB("    monitor-interval: [1]\n"),
         "/etc/x.yml:3: dbs[0].monitor-interval: must be a single value, not a list");
     bad(DB("    busy-timeout: \"a\\0b\"\n"),
