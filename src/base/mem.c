@@ -1,6 +1,7 @@
 /* mem.c -- see mem.h. The only caller of malloc in the program. */
 #include "base/mem.h"
 #include "base/fault.h"
+#include <malloc.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -69,6 +70,11 @@ void mem_freep(void *pointer_to_pointer)
 enum rc err_mem(struct err *err, const char *what)
 {
     return err_set(err, RC_NO_MEM, "out of memory for %s", what);
+}
+
+void mem_trim(void)
+{
+    malloc_trim(0);
 }
 
 uint64_t mem_alloc_count(void)

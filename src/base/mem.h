@@ -22,5 +22,7 @@ void mem_freep(void *pointer_to_pointer);
 
 /* RC_NO_MEM with a text that names the thing. */
 enum rc err_mem(struct err *err, const char *what);
+/* Give free memory back to the system. Takes some milliseconds. */
+void mem_trim(void);
 uint64_t mem_alloc_count(void); /* allocations since the start; tests assert that hot paths add 0 */
 #endif

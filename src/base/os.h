@@ -72,6 +72,7 @@ int64_t os_mono_ms(void); /* monotonic clock */
 void os_sleep_ms(int64_t ms);
 uint64_t os_random(void);
 int os_cpu_count(void);
+void os_raise_fd_limit(void); /* soft limit on descriptors up to the hard one */
 /* Absolute form of path, without touching the disk beyond getcwd. Fails: RC_INVALID too long. */
 MUST_CHECK enum rc os_abspath(const char *path, char ret_path[OS_PATH_MAX], struct err *err);
 #endif

@@ -415,8 +415,8 @@ static enum rc make_parent(const char *path, struct err *err)
 static enum rc report(const struct job *j, const struct restore_result *res, int64_t ms,
                       struct err *err)
 {
-    char txid[17], size[32], took[32];
-    txid_put(res->txid, txid);
+    char txid[17] = "", size[32], took[32];
+    if (!j->v3) txid_put(res->txid, txid); /* 0.3 knew no transactions */
     size_put((uint64_t)res->page_size * res->page_count, size);
     duration_put(ms * 1000000, took);
     if (opts_bool(j->o, "json"))

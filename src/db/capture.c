@@ -87,7 +87,7 @@ void capture_close(struct capture *cap)
     if (cap == NULL) return;
     struct err ignored; /* a position that is not durable is replayed from the staged batches */
     capture_detach(cap);
-    if (cap->st != NULL && state_commit(cap->st, &ignored) != RC_OK) ignored.rc = RC_OK;
+    if (cap->st != NULL && state_sleep(cap->st, &ignored) != RC_OK) ignored.rc = RC_OK;
     state_close(cap->st);
     mem_free(cap->path);
     mem_free(cap->meta_dir);
@@ -101,6 +101,16 @@ void capture_detach(struct capture *cap)
     cap->compare = cap->restart_ok = cap->drained = false;
     cap->retry_frames = 0;
     if (cap->st != NULL) cap->pos = *state_pos(cap->st);
+}
+
+enum rc capture_sleep(struct capture *cap, uint32_t pages_max, bool *ret_asleep, struct err *err)
+{
+    *ret_asleep = false;
+    if (cap->src == NULL || !cap->restart_ok || cap->pos.page_count > pages_max) return RC_OK;
+    TRY(state_sleep(cap->st, err));
+    capture_detach(cap);
+    *ret_asleep = true;
+    return RC_OK;
 }
 
 struct state *capture_state(struct capture *cap)
@@ -192,6 +202,7 @@ enum rc capture_checkpoint(struct capture *cap, struct batch_scratch *s, bool fo
 
 static enum rc ready_state(struct capture *cap, struct err *err)
 {
+    if (cap->st != NULL) TRY(state_wake(cap->st, err));
     if (cap->st == NULL)
         TRY(state_open(cap->meta_dir, &cap->st, err));
     else if (cap->reload)

@@ -57,6 +57,12 @@ void capture_close(struct capture *cap);
 /* Let go of the database, keep the state. The next sync opens it again. */
 void capture_detach(struct capture *cap);
 
+/* Let go of an idle database of at most pages_max pages, whose WAL is all captured and copied: a
+ * sleeping one costs one descriptor and a few hundred bytes. The next sync opens and compares it.
+ * Fails: as state_commit. */
+MUST_CHECK enum rc capture_sleep(struct capture *cap, uint32_t pages_max, bool *ret_asleep,
+                                 struct err *err);
+
 struct state *capture_state(struct capture *cap);
 const char *capture_wal_path(const struct capture *cap); /* NULL while detached */
 /* The next batch must be txid + 1 and hold the whole database. */

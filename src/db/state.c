@@ -41,6 +41,7 @@ struct state {
 };
 
 static enum rc open_files(struct state *st, struct err *err);
+static enum rc open_file(struct state *st, const char *name, int *fd, struct err *err);
 static enum rc take_lock(struct state *st, struct err *err);
 static bool read_header(int fd, struct db_pos *ret_pos, uint64_t *ret_seq);
 static void slot_put(const struct db_pos *pos, uint64_t seq, uint8_t slot[SLOT_SIZE]);
@@ -84,6 +85,21 @@ enum rc state_reload(struct state *st, struct err *err)
     atomic_store(&st->durable_txid, st->pos.txid);
     st->batches = st->bytes = 0;
     return rc == RC_OK ? replay_all(st, err) : rc;
+}
+
+enum rc state_sleep(struct state *st, struct err *err)
+{
+    if (atomic_load(&st->durable_txid) != st->pos.txid) TRY(state_commit(st, err));
+    os_close(st->pages_fd);
+    os_close(st->state_fd);
+    st->pages_fd = st->state_fd = -1;
+    return RC_OK;
+}
+
+enum rc state_wake(struct state *st, struct err *err)
+{
+    if (st->state_fd < 0) TRY(open_file(st, "state", &st->state_fd, err));
+    return st->pages_fd < 0 ? open_file(st, "pages", &st->pages_fd, err) : RC_OK;
 }
 
 void state_close(struct state *st)
@@ -328,11 +344,15 @@ static enum rc open_files(struct state *st, struct err *err)
     snprintf(path, sizeof path, "%s/ltx", st->dir);
     TRY(os_mkdirs(path, 0700, err));
     TRY(take_lock(st, err));
-    snprintf(path, sizeof path, "%s/state", st->dir);
-    TRY(os_open(path, O_RDWR | O_CREAT, 0600, &st->state_fd, err));
-    snprintf(path, sizeof path, "%s/pages", st->dir);
-    TRY(os_open(path, O_RDWR | O_CREAT, 0600, &st->pages_fd, err));
+    TRY(state_wake(st, err));
     return os_fsync_dir(st->dir, err);
+}
+
+static enum rc open_file(struct state *st, const char *name, int *fd, struct err *err)
+{
+    char path[OS_PATH_MAX];
+    snprintf(path, sizeof path, "%s/%s", st->dir, name);
+    return os_open(path, O_RDWR | O_CREAT, 0600, fd, err);
 }
 
 static enum rc take_lock(struct state *st, struct err *err)

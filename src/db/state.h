@@ -38,6 +38,10 @@ struct state;
 MUST_CHECK enum rc state_open(const char *dir, struct state **ret_st, struct err *err);
 /* After a failed batch_seal: read the header again and replay, so that table and position agree. */
 MUST_CHECK enum rc state_reload(struct state *st, struct err *err);
+/* Keep only the lock: commit and close the files until state_wake. For idle databases.
+ * Fails: as state_commit. */
+MUST_CHECK enum rc state_sleep(struct state *st, struct err *err);
+MUST_CHECK enum rc state_wake(struct state *st, struct err *err);
 void state_close(struct state *st); /* NULL is fine; writes nothing */
 bool state_was_reset(const struct state *st);
 

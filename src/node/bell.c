@@ -78,7 +78,8 @@ enum rc bell_arm(struct bell *b, const char *path, void *owner, int *watch, stru
 {
     if (!sees_writes(path))
         return err_set(err, RC_UNSUPPORTED, "'%s' is on a file system that tells no changes", path);
-    return add(b, path, IN_MODIFY, owner, true, watch, err);
+    /* Its end, too: the last application to close a database deletes its WAL. */
+    return add(b, path, IN_MODIFY | IN_DELETE_SELF | IN_MOVE_SELF, owner, true, watch, err);
 }
 
 enum rc bell_watch_gone(struct bell *b, const char *path, void *owner, int *watch, struct err *err)

@@ -1,11 +1,10 @@
 /*
  * bell.h -- who says that a database has news: inotify, so that an idle one costs nothing.
  *
- *   on the -wal file       IN_MODIFY, armed for one ring: while a database is being worked on its
- *                          watch stays silent, and a busy application pays for one event an
- *                          interval, not for one a write
- *   on the database file   deleted, moved, permissions changed
- *   on the folder          while the database does not exist: something was created in it
+ *   on the -wal file       modified or deleted, armed for one ring: while a database is being
+ * worked on its watch stays silent, and a busy application pays for one event an interval, not for
+ * one a write on the database file   deleted, moved, permissions changed on the folder while the
+ * database does not exist: something was created in it
  *
  * inotify sees nothing of writes that come from another machine, so on network file systems (and
  * when the limit on watches is reached) bell_arm says no, and the caller polls.
@@ -23,9 +22,9 @@ typedef void bell_fn(void *owner);
 /* Fails: RC_NO_MEM, RC_BUSY no inotify left, RC_IO. */
 MUST_CHECK enum rc bell_new(bell_fn *ring, struct bell **ret_b, struct err *err);
 void bell_free(struct bell *b); /* NULL is fine */
-/* Ring for owner at the next write to the file. *watch: BELL_NONE or what an earlier call for the
- * same path made. Arm first, look at the file after: then no write is missed.
- * Fails: RC_UNSUPPORTED poll instead; RC_NOT_FOUND no such file; RC_NO_MEM. */
+/* Ring for owner at the next write to the file, or at its end. *watch: BELL_NONE or what an earlier
+ * call for the same path made. Arm first, look at the file after: then no write is missed. Fails:
+ * RC_UNSUPPORTED poll instead; RC_NOT_FOUND no such file; RC_NO_MEM. */
 MUST_CHECK enum rc bell_arm(struct bell *b, const char *path, void *owner, int *watch,
                             struct err *err);
 /* Ring when the file is deleted, moved or its permissions change; stays armed. */

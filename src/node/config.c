@@ -479,11 +479,14 @@ static enum rc take_file_url(struct config_replica *r, const struct config_where
     const char *p = r->url + strlen("file:");
     if (strncmp(p, "//", 2) == 0) {
         p += 2;
-        if (*p != '/')
+        if (*p != '/') {
+            char shown[256];
+            config_url_redact(r->url, shown, sizeof shown);
             return config__bad(at, "", err,
                                "'%s' names a host; a local folder has three slashes: "
                                "file:///absolute/path",
-                               r->url);
+                               shown);
+        }
     }
     char *path = mem_printf("%.*s", (int)strcspn(p, "?#"), p);
     if (path == NULL) return err_mem(err, "a path");

@@ -28,6 +28,7 @@ struct node {
     struct task **tasks;
     size_t task_count;
     struct task_pools pools;
+    struct sched_job trim_job;
     pid_t child;       /* 0: none */
     atomic_bool hurry; /* a second signal: stop waiting for the store */
 };
@@ -56,6 +57,7 @@ enum rc node_replicate(const struct config *cfg, const struct node_opts *opts, s
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGCHLD);
     pthread_sigmask(SIG_BLOCK, &set, &old);
+    os_raise_fd_limit();
     source_global_init();
     enum rc rc = open_tasks(&n, err);
     if (rc == RC_OK) rc = opts->once ? run_once(&n, err) : run_until_signal(&n, &set, err);
@@ -145,11 +147,20 @@ static enum rc run_until_signal(struct node *n, const sigset_t *set, struct err 
     return rc;
 }
 
+static int64_t run_trim(struct sched_job *job, void *worker)
+{
+    (void)job, (void)worker;
+    mem_trim();
+    return SCHED_NEVER;
+}
+
 static enum rc start_pools(struct node *n, struct err *err)
 {
     size_t uploads = n->cfg->db_count < UPLOAD_THREADS_MAX ? n->cfg->db_count : UPLOAD_THREADS_MAX;
     size_t captures = (size_t)os_cpu_count();
     if (captures > n->cfg->db_count) captures = n->cfg->db_count;
+    n->trim_job.run = run_trim;
+    n->pools.trim = &n->trim_job;
     TRY(bell_new(task_ring, &n->pools.bell, err));
     TRY(sched_new("upload", (unsigned)uploads, NULL, NULL, &n->pools.upload, err));
     return sched_new("capture", (unsigned)captures, new_scratch, free_scratch, &n->pools.capture,

@@ -9,9 +9,12 @@
 #define BACKOFF_MIN_MS   1000
 #define BACKOFF_MAX_MS   300000
 #define LOG_EVERY_MS     30000
-#define SETTLE_MS        5   /* from the first write of a transaction to a look at the WAL */
-#define BUSY_LOOK_MS     100 /* how often an active WAL's length is looked at */
-#define EARLY_FACTOR     4   /* cut early from this many times the checkpoint length */
+#define SETTLE_MS        5     /* from the first write of a transaction to a look at the WAL */
+#define BUSY_LOOK_MS     100   /* how often an active WAL's length is looked at */
+#define EARLY_FACTOR     4     /* cut early from this many times the checkpoint length */
+#define SLEEP_AFTER_MS   10000 /* idle so long: let go of a small database */
+#define SLEEP_PAGES_MAX  2048  /* waking up means to compare all of it: some milliseconds */
+#define TRIM_AFTER_MS    2000
 #define STORE_TIMEOUT_MS 120000
 
 struct failures { /* a run of failures is logged once, then at most every LOG_EVERY_MS */
@@ -34,6 +37,7 @@ struct task {
     bool announced; /* "replicating" was logged */
     bool absent;    /* the database does not exist; logged */
     bool no_bell;   /* poll; logged */
+    bool asleep;    /* let go of, until the bell rings */
     int64_t cut_ms, checkpoint_ms;
     int wal_watch, gone_watch, folder_watch;
     struct failures capture_fails;
@@ -47,6 +51,7 @@ struct task {
     _Atomic uint64_t staged, uploaded; /* newest TXID here, newest in the store */
     atomic_bool snapshot;              /* a whole image waits, too */
     atomic_bool waiting;               /* capture waits for the upload */
+    atomic_bool rung;                  /* the bell rang since the last look */
 };
 
 static int64_t run_capture(struct sched_job *job, void *worker);
@@ -124,6 +129,7 @@ enum rc task_start(struct task *t, struct err *err)
 void task_ring(void *owner)
 {
     struct task *t = owner;
+    atomic_store(&t->rung, true);
     wake(t->pools.capture, &t->capture_job, os_mono_ms() + SETTLE_MS);
 }
 
@@ -131,6 +137,7 @@ enum rc task_once(struct task *t, struct batch_scratch *s, const struct call *c,
                   struct err *err)
 {
     t->pooled = false;
+    if (t->asleep && !atomic_load(&t->rung) && !snapshot) return upload_all(t, c, err);
     if (!atomic_load(&t->placed)) TRY(find_place(t, c, err));
     if (snapshot) capture_want_snapshot(t->cap);
     TRY(capture_all(t, s, err));
@@ -145,6 +152,7 @@ static int64_t run_capture(struct sched_job *job, void *worker)
     struct call c = {.deadline_ms = os_mono_ms() + STORE_TIMEOUT_MS};
     struct err err;
     int64_t now = os_mono_ms();
+    atomic_store(&t->rung, false);
     if (!atomic_load(&t->placed) && find_place(t, &c, &err) != RC_OK) {
         int64_t due = note_failure(&t->capture_fails, t, "find the place in the log", &err);
         /* Without any position nothing can be numbered; with one, capture goes on meanwhile. */
@@ -172,6 +180,7 @@ static enum rc capture_all(struct task *t, struct batch_scratch *s, struct err *
 {
     struct capture_result res;
     int64_t now = os_mono_ms();
+    t->asleep = false;
     do {
         TRY(capture_sync(t->cap, s, &res, err));
         note_staged(t, &res);
@@ -193,8 +202,8 @@ static void note_staged(struct task *t, const struct capture_result *res)
     if (res->switched)
         log_warn("the database was switched to WAL mode, which replication needs", "db", db->path);
     if (res->why == CAPTURE_COMPARED)
-        log_info("continuity could not be proved, compared the database page by page", "db",
-                 db->path);
+        log_debug("continuity could not be proved, compared the database page by page", "db",
+                  db->path);
     if (!res->staged) return;
     txid_put(res->txid, txid);
     snprintf(pages, sizeof pages, "%" PRIu32, res->pages);
@@ -235,6 +244,10 @@ static int64_t rest(struct task *t, int64_t now)
     if (capture_pending(t->cap) > 0) return now + SETTLE_MS;
     if (t->db->checkpoint_interval_ms > 0 && capture_wants_checkpoint(t->cap))
         return t->checkpoint_ms + t->db->checkpoint_interval_ms;
+    if (now < t->cut_ms + SLEEP_AFTER_MS) return t->cut_ms + SLEEP_AFTER_MS;
+    if (capture_sleep(t->cap, SLEEP_PAGES_MAX, &t->asleep, &err) != RC_OK)
+        log_debug("cannot rest", "db", t->db->path, "error", err.text);
+    if (t->asleep) wake(t->pools.upload, t->pools.trim, now + TRIM_AFTER_MS);
     return SCHED_NEVER;
 }
 

@@ -23,6 +23,7 @@
 struct task_pools {
     struct sched *capture, *upload;
     struct bell *bell;
+    struct sched_job *trim; /* gives memory back after databases went to sleep; by upload's pool */
 };
 struct task;
 

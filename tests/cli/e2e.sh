@@ -214,6 +214,30 @@ run restore -force -o o.db "file://$dir/none" && is 1
 holds test "$(cat o.db o.db-wal)" = oldwal
 holds test "$(echo o.db*)" = 'o.db o.db-wal'
 
+# ---- restore of a Litestream 0.3 backup ----
+old=v3/generations/0123456789abcdef
+mkdir -p $old/snapshots $old/wal
+base64 -d >$old/snapshots/00000000.snapshot.lz4 <<'END'
+BCJNGGRApywBAAD2ElNRTGl0ZSBmb3JtYXQgMwAQAAICAEAgIAAAAAMAAAAEAAEADBAALwEAAQAPYAMALo36DQkArw
+8YAA/fD3APGAABAP//////////////////oPwOVgMGFy0tAWF0YWJsZV9saXRlc3RyZWFtX2xvY2sQAOwEQ1JFQVRF
+IFRBQkxFIB4A/QcgKGlkIElOVEVHRVIpbQIHFysrAYERWQA7c2VxDwAfA1cABjhzZXFWAOAgUFJJTUFSWSBLRVksIB
+0ABG8AgR8BBhcPDwEvbgA5dHQCUgBAdCh4KZwPfwEP/AAP/AABAP///////////////////+1AAgECCQAQPwAQAAEA
+////////////////////9Q8AEP////////////////////dQAAAAAAAAAAAAblVuTA==
+END
+run restore -json -o v3.db "file://$dir/v3" && is 0 && out_has '"txid": ""'
+holds cmp -s v3.db r.db
+run restore -dry-run -o v3b.db "file://$dir/v3" && is 1 && err_has 'Litestream 0.3'
+# Beside a log, the newer of the two is meant.
+mkdir both
+cp -rp v3/generations rep/ltx both
+touch -d 2026-01-02T03:04:30Z both/generations/*/snapshots/*
+run restore -o b1.db "file://$dir/both" && is 0
+holds cmp -s b1.db newest.db
+run restore -o b2.db -timestamp 2026-01-02T03:05:00Z "file://$dir/both" && is 0 && out_has 'txid=""'
+run restore -o b3.db -txid $two "file://$dir/both" && is 0 && out_has "txid=$two"
+touch -d 2026-01-02T04:00:00Z both/generations/*/snapshots/*
+run restore -o b4.db "file://$dir/both" && is 0 && out_has 'txid=""'
+
 # ---- restore -dry-run ----
 run restore -dry-run -o p.db "$url" && is 0 && err '' && out "Restore plan:
   source: $url
@@ -263,5 +287,32 @@ run replicate -ltx-encoding zip a.db "$url" && is 1 && err_has 'must be one of f
 run replicate -config empty.yml && is 1 && err_has 'no databases specified in configuration'
 run replicate a.db /plain && is 1 && err_has 'Error: replica url scheme required: /plain'
 run replicate -config nope.yml && is 1 && err_has "Error: config file not found: $dir/nope.yml"
+
+# ---- replicate: what the configuration asks for and is not there yet is said, once ----
+cat >warn.yml <<END
+addr: ":9090"
+mcp-addr: ":3001"
+socket: {enabled: true}
+heartbeat-url: http://host/hunter2
+colour: red
+logging: {level: loud}
+dbs:
+  - path: w.db
+    replica: {path: w}
+END
+cp newest.db w.db
+run replicate -once -config warn.yml && is 0 && err '' && out_has 'msg=sluice version=v'
+for key in addr mcp-addr socket heartbeat-url; do
+    holds test "$(grep -c "level=WARN msg=\"$key is not available yet, ignoring\"" out)" -eq 1
+done
+out_has 'unknown log level, using info' && out_has 'warn.yml:5: colour: unknown key; it is ignored'
+holds test "$(grep -c hunter2 out)" -eq 0
+run status -config warn.yml && is 0 && out_has "w.db  ok      $one"
+run ltx -config warn.yml w.db && is 0 && out_has "0      $one  $one"
+run replicate -once -config warn.yml -log-level error && is 0 && out ''
+LOG_LEVEL=error
+export LOG_LEVEL
+run replicate -once -config warn.yml && is 0 && out ''
+run replicate -once -log-level info -config warn.yml && is 0 && out_has 'level=INFO'
 
 finish

@@ -277,6 +277,11 @@ static void every_syscall(struct scenario_env *env, struct bed *b)
                 b, (const char *const[]){"--ops", "3", "--mode", tried % 5 ? "auto" : "mix", NULL});
             nth += nth < 60 ? 1 : rng_between(&b->rng, 1, nth / 20);
         }
+#ifdef SLUICE_TEST_HOOKS
+        if (way == 0 && nth < 10 && strcmp(env->program, CRASH_PROGRAM) == 0) {
+            die("%s ignores SLUICE_FAULT", env->program);
+        }
+#endif
         printf("  %s: %d runs up to syscall %d\n", ways[way], tried, nth);
         finish(env, b);
     }

@@ -23,6 +23,7 @@ static void compact_others(struct scenario_env *env, struct bed *b, const char *
                            const char *second);
 static void take_turns(struct scenario_env *env, struct bed *b, bool new_machine);
 static void forget_local_state(struct bed *b);
+static void hand_over(struct bed *b, const char *to, bool new_machine);
 static void lock_page(struct scenario_env *env, struct bed *b, int page_size);
 static void replaced(struct scenario_env *env, struct bed *b, const char *restorer);
 static void wait_level(struct bed *b, int level, size_t files);
@@ -143,18 +144,20 @@ static void checkpoint_while_down(struct scenario_env *env, struct bed *b)
     }
 }
 
-/* Kill whoever is at work; the other one goes on as on a new machine. */
+/* Kill the daemon and the writer; the other program goes on as on a new machine. */
 static void kill_and_take_over(struct scenario_env *env, struct bed *b)
 {
     scenario_bed(env, b, (struct bed_opts){.min_checkpoint_pages = 20});
     bed_writer_run(b, (const char *const[]){"--ops", "20", NULL});
     for (int i = 0; i < 6; i++) {
-        const char *owner = i % 2 ? env->peer : env->program;
-        forget_local_state(b);
+        bool peer = i % 2 != 0;
+        const char *owner = peer ? env->peer : env->program;
+        hand_over(b, owner, true);
         bed_daemon_start(b, owner, NULL);
-        bed_writer_start(b, (const char *const[]){"--rate", "200", NULL});
-        sleep_ms(rng_between(&b->rng, 100, 700));
-        bed_daemon_stop(b, SIGKILL);
+        bed_writer_start(b, (const char *const[]){"--rate", "200", "--checkpoint",
+                                                  peer ? "none" : "mixed", NULL});
+        sleep_ms(rng_between(&b->rng, 300, 900));
+        bed_daemon_stop(b, peer ? SIGTERM : SIGKILL);
         bed_writers_stop(b, SIGKILL);
         bed_once(b, owner);
         check_with_both(env, b, owner);
@@ -290,7 +293,7 @@ static void compact_others(struct scenario_env *env, struct bed *b, const char *
     bed_daemon_start(b, first, NULL);
     bed_writer_run(b, (const char *const[]){"--ops", "300", "--rate", "300", NULL});
     bed_daemon_stop(b, SIGTERM);
-    forget_local_state(b);
+    hand_over(b, second, true);
     b->opts.level1_ms = 200;
     b->opts.level2_ms = 600;
     b->opts.l0_retention_ms = 1000;
@@ -305,7 +308,7 @@ static void compact_others(struct scenario_env *env, struct bed *b, const char *
     if (bed_level_txid(b, 0) <= before) die("the second did not go on after the first's files");
     finish(env, b, second);
     /* And back: the first must live with the levels as the second left them. */
-    forget_local_state(b);
+    hand_over(b, first, true);
     bed_daemon_start(b, first, NULL);
     bed_writer_run(b, (const char *const[]){"--ops", "200", "--rate", "200", NULL});
     finish(env, b, first);
@@ -318,7 +321,7 @@ static void take_turns(struct scenario_env *env, struct bed *b, bool new_machine
     uint64_t last = 0;
     for (int i = 0; i < 6; i++) {
         const char *owner = i % 2 ? env->program : env->peer;
-        if (new_machine) forget_local_state(b);
+        hand_over(b, owner, new_machine);
         bed_daemon_start(b, owner, NULL);
         bed_writer_run(b, (const char *const[]){"--ops", "60", "--rate", "300", NULL});
         bed_wait_seq(b, owner, bed_source_seq(b), CATCH_UP_MS);
@@ -347,6 +350,14 @@ static void forget_local_state(struct bed *b)
         remove_tree(path);
     }
     free_names(names, count);
+}
+
+/* Litestream 0.5.16 can miss frames when the WAL was restarted while it was away (hostile.c,
+ * wal_restart_fewer). That is not what is tested here, so it finds the WAL folded. */
+static void hand_over(struct bed *b, const char *to, bool new_machine)
+{
+    if (new_machine) forget_local_state(b);
+    if (bed_is_litestream(to)) model_fold(b->db);
 }
 
 /* More than 1 GiB: the page at that offset belongs to SQLite's locks and is in no file. */

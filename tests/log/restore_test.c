@@ -342,6 +342,61 @@ static void test_a_ghost_is_no_reason_to_restore_less(void **state)
     bed_close(&b);
 }
 
+/* ---- How much is fetched ---- */
+
+static atomic_uint_fast64_t asked_bytes, asked_gets;
+
+static enum rc count_get(struct store *s, const struct call *c, const char *key,
+                         const struct store_get_opts *opts, store_sink_fn *sink, void *ctx,
+                         struct err *err)
+{
+    struct hook_store *h = (struct hook_store *)s;
+    asked_bytes += opts->size;
+    asked_gets++;
+    return h->inner->ops->get(h->inner, c, key, opts, sink, ctx, err);
+}
+
+/* With a digest only winning pages are fetched; without one, everything, and once. */
+static void test_losing_pages_are_not_fetched(void **state)
+{
+    (void)state;
+    struct bed b;
+    struct hook_store h;
+    struct log_files files = {0};
+    uint64_t total = 0;
+    struct err err;
+    bed_open(&b, 65536, seed_get(), "mem://");
+    for (int i = 0; i < 2; i++) {
+        b.digests = i == 0;
+        bed_commit(&b, 60);
+        for (size_t k = 0; k < 60 * 65536; k++)
+            b.states[1].image[k] = (uint8_t)pick(&b, 256);
+        bed_commit(&b, 60);
+        memset(b.states[2].wrote + 1, 1, 60);
+        b.states[2].wrote[7] = b.states[2].wrote[50] = 0;
+        memcpy(b.states[2].image + 6 * 65536, b.states[1].image + 6 * 65536, 65536);
+        memcpy(b.states[2].image + 49 * 65536, b.states[1].image + 49 * 65536, 65536);
+        put_file(&b, 9, 1, 1);
+        put_file(&b, 0, 2, 2);
+        hook_on(&b, &h, NULL);
+        h.ops.get = count_get;
+        asked_bytes = asked_gets = total = 0;
+        expect_state(&b, LATEST, 2);
+        OK(log_list_all(&b.log, NULL, &files, &err));
+        for (size_t k = 0; k < files.count; k++)
+            total += files.items[k].size;
+        if (b.digests)
+            assert_true(asked_bytes < total - 57 * 65536);
+        else
+            assert_true(asked_bytes == total);
+        assert_true(asked_gets < 16);
+        log_files_fini(&files);
+        b.log.store = b.store;
+        bed_forget(&b);
+    }
+    bed_close(&b);
+}
+
 /* ---- Wrong bytes ---- */
 
 /* Every byte of every file of a small log, three ways; then every length. */
@@ -455,6 +510,92 @@ static void test_texts_of_corrupt_logs(void **state)
     put_file(&b, 0, 2, 2);
     expect_failure(&b, LATEST, RC_CORRUPT, "has pages of 512 bytes, newer files have 1024");
     b.page_size = 512;
+    buf_fini(&file);
+    bed_close(&b);
+}
+
+/* ---- Files that agree with their own checksum, and still lie ---- */
+
+static void put_varint(struct buf *out, uint64_t v)
+{
+    struct err err;
+    for (;; v >>= 7) {
+        uint8_t byte = (uint8_t)(v < 0x80 ? v : v | 0x80);
+        OK(buf_append(out, &byte, 1, &err));
+        if (v < 0x80) return;
+    }
+}
+
+/* The file without the index entry of one page; its frame stays. */
+static void drop_entry(uint32_t page_size, struct buf *file, uint32_t pgno)
+{
+    struct buf index = BUF_INIT;
+    struct ltx_index_reader r = {0};
+    struct ltx_index_entry e;
+    uint64_t off, size;
+    uint8_t tail[24];
+    bool more;
+    struct err err;
+    memcpy(tail, file->data + file->size - 24, 24);
+    OK(ltx_index_locate(tail, file->size, &off, &size, &err));
+    for (uint64_t at = 0; !r.done;) {
+        size_t took = size - at;
+        OK(ltx_index_next(&r, file->data + off + at, &took, &e, &more, &err));
+        at += took;
+        if (!more || e.pgno == pgno) continue;
+        put_varint(&index, e.pgno);
+        put_varint(&index, e.off);
+        put_varint(&index, e.size);
+    }
+    put_varint(&index, 0);
+    put_be64(tail, index.size);
+    file->size = off;
+    OK(buf_append(file, index.data, index.size, &err));
+    OK(buf_append(file, tail, sizeof tail, &err));
+    reseal(page_size, file->data, file->size);
+    buf_fini(&index);
+}
+
+static void expect_lie(struct bed *b, struct buf *file, const char *words)
+{
+    put_bytes(b, key_of(0, 2, 2), file->data, file->size, 1);
+    expect_failure(b, LATEST, RC_CORRUPT, words);
+    struct ltx_header h = header_of(b, 2, 2);
+    buf_reset(file);
+    encode(b, &h, file);
+}
+
+static void test_lies_under_a_right_checksum(void **state)
+{
+    (void)state;
+    struct bed b;
+    struct buf file = BUF_INIT;
+    struct ltx_header h;
+    uint64_t off, size;
+    struct err err;
+    bed_open(&b, 512, seed_get(), "mem://");
+    bed_commit(&b, 6);
+    bed_commit(&b, 6);
+    memset(b.states[2].wrote + 1, 1, 6);
+    put_file(&b, 9, 1, 1);
+    h = header_of(&b, 2, 2);
+    encode(&b, &h, &file);
+    drop_entry(512, &file, 6);
+    expect_lie(&b, &file, "its index misses frames at the end");
+    drop_entry(512, &file, 3);
+    expect_lie(&b, &file, "the frame of page 4 begins at");
+    put_be32(file.data + LTX_HEADER_SIZE, 6);
+    reseal(512, file.data, file.size);
+    expect_lie(&b, &file, "page 1: it is the frame of page 6");
+    OK(ltx_index_locate(file.data + file.size - 24, file.size, &off, &size, &err));
+    file.data[off - 1] = 1;
+    reseal(512, file.data, file.size);
+    expect_lie(&b, &file, "no end mark");
+    put_be32(file.data + 12, 5);
+    reseal(512, file.data, file.size);
+    expect_lie(&b, &file, "page 6");
+    put_bytes(&b, key_of(0, 2, 2), file.data, file.size, 1);
+    expect_state(&b, LATEST, 2);
     buf_fini(&file);
     bed_close(&b);
 }
@@ -627,6 +768,8 @@ int main(void)
         cmocka_unit_test(test_no_corrupt_byte_goes_unnoticed),
         cmocka_unit_test(test_no_corrupt_byte_of_the_newest_file),
         cmocka_unit_test(test_texts_of_corrupt_logs),
+        cmocka_unit_test(test_lies_under_a_right_checksum),
+        cmocka_unit_test(test_losing_pages_are_not_fetched),
         cmocka_unit_test(test_tracked_checksum),
         cmocka_unit_test(test_what_stands_at_the_output),
         cmocka_unit_test(test_two_restores_do_not_mix),

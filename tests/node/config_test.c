@@ -241,8 +241,8 @@ static void test_unknown_keys_leave_warnings(void **state)
         "/etc/x.yml:2: path: unknown key; it is ignored",
         "/etc/x.yml:7: logging.colour: unknown key; it is ignored",
         "/etc/x.yml:9: addr: given twice; the last one counts",
-        "/etc/x.yml:10: sync-interval: '1000' has no unit and means nanoseconds; write 10s or "
-        "500ms",
+        ("/etc/x.yml:10: sync-interval: '1000' has no unit and means nanoseconds; write 10s "
+         "or 500ms"),
         "/etc/x.yml:5: dbs[0].max-checkpoint-page-count: unknown key; it is ignored",
         "/etc/x.yml:6: dbs[0].replica.retention: unknown key; it is ignored",
         "/etc/x.yml:6: dbs[0].replica.name: unknown key; it is ignored",
