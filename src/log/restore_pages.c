@@ -15,8 +15,8 @@
  *
  * Which check holds the result together: a digest in the newest file covers each page of the
  * result, so nothing else is needed and losing pages are never fetched. Without one (Litestream
- * wrote the file) every file is read whole and must match its own checksum; a range then runs its
- * piece of the checksum and the pieces are combined in order.
+ * wrote the file) each file that adds a page is read whole and must match its own checksum; a range
+ * then runs its piece of the checksum and the pieces are combined in order.
  *
  * Threads: the caller's walks indexes; thr_each runs fetches and ranges, which share only what
  * `lock` guards.
@@ -169,7 +169,7 @@ enum rc restore_pages(const struct log *lg, const struct call *c, const struct r
     enum rc rc = pages_init(&p, err);
     for (size_t end = plan->count; rc == RC_OK && end > 0; end -= p.group_count) {
         rc = group_run(&p, end, err);
-        if (!p.whole && p.claimed == p.wanted) break; /* older files have nothing to add */
+        if (p.claimed == p.wanted) break; /* older files have nothing to add */
     }
     if (rc == RC_OK) rc = pages_end(&p, ret_result, err);
     *reterr_gone = p.gone;

@@ -96,7 +96,7 @@ static enum rc restore_missing(struct node *n, const struct config_db *db, struc
     struct stat st;
     struct store *store = NULL;
     struct restore_result res;
-    const struct restore_opts opts = {.out_path = db->path};
+    const struct restore_opts opts = {.out_path = db->path, .mode = 0644}; /* less the umask */
     (void)n;
     if (os_stat(db->path, &st, err) == RC_OK) {
         log_info("database already exists, skipping restore", "db", db->path);

@@ -373,9 +373,9 @@ static void test_losing_pages_are_not_fetched(void **state)
             b.states[1].image[k] = (uint8_t)pick(&b, 256);
         bed_commit(&b, 60);
         memset(b.states[2].wrote + 1, 1, 60);
-        b.states[2].wrote[7] = b.states[2].wrote[50] = 0;
+        b.states[2].wrote[7] = b.states[2].wrote[30] = 0;
         memcpy(b.states[2].image + 6 * 65536, b.states[1].image + 6 * 65536, 65536);
-        memcpy(b.states[2].image + 49 * 65536, b.states[1].image + 49 * 65536, 65536);
+        memcpy(b.states[2].image + 29 * 65536, b.states[1].image + 29 * 65536, 65536);
         put_file(&b, 9, 1, 1);
         put_file(&b, 0, 2, 2);
         hook_on(&b, &h, NULL);
