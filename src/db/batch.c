@@ -57,6 +57,8 @@ static enum rc load_page(struct writer *w, uint32_t pgno, uint32_t frame, const 
                          struct err *err);
 static enum rc old_hash(struct writer *w, uint32_t pgno, struct digest *ret, struct err *err);
 static enum rc add_page(struct writer *w, uint32_t pgno, const uint8_t *page, struct err *err);
+static enum rc write_fresh(struct batch_scratch *s, struct state *st, struct err *err);
+static enum rc record_fresh(struct writer *w, struct err *err);
 static enum rc subtract_dropped(struct writer *w, struct err *err);
 static enum rc flush(struct writer *w, struct buf *b, int fd, uint64_t *off, struct err *err);
 static enum rc spill_index(struct writer *w, struct err *err);
@@ -147,12 +149,14 @@ enum rc batch_write(struct batch_scratch *s, struct source *src, struct state *s
     enum rc rc = get_encoder(s, spec->after.page_size, spec->encoding, &w.enc, err);
     if (rc == RC_OK) rc = open_output(&w, err);
     if (rc == RC_OK) rc = write_pages(&w, err);
+    if (rc == RC_OK && spec->kind == BATCH_HASH) rc = record_fresh(&w, err);
     if (rc == RC_OK && spec->kind == BATCH_WAL) rc = subtract_dropped(&w, err);
     if (rc == RC_OK) {
         done.after.digest = w.digest;
         done.pages = w.pages;
         /* A diff without pages still is a batch when the database only became shorter. */
-        if (w.pages > 0 || spec->before.page_count != spec->after.page_count)
+        if (spec->kind != BATCH_HASH &&
+            (w.pages > 0 || spec->before.page_count != spec->after.page_count))
             rc = finish_output(&w, &done, err);
     }
     os_close(w.fd);
@@ -176,8 +180,7 @@ enum rc batch_seal(struct batch_scratch *s, struct state *st, const struct batch
     if (s->fresh_lost) {
         TRY(state_replay(st, done->after.txid, err));
     } else {
-        const struct fresh *f = (const void *)s->fresh.data;
-        TRY(state_write_fresh(st, s->fresh.size / sizeof *f, &f->pgno, &f->hash, sizeof *f, err));
+        TRY(write_fresh(s, st, err));
     }
     state_advance(st, &done->after);
     return state_wants_commit(st) ? state_commit(st, err) : RC_OK;
@@ -304,15 +307,34 @@ static enum rc add_page(struct writer *w, uint32_t pgno, const uint8_t *page, st
     if (w->spec->kind == BATCH_DIFF && pgno <= w->spec->before.page_count &&
         digest_equal(old, f.hash))
         return RC_OK;
+    if (w->spec->kind == BATCH_HASH && w->s->fresh.size / sizeof f >= WINDOW_HASHES)
+        TRY(record_fresh(w, err));
     if (w->s->fresh.size / sizeof f >= FRESH_MAX)
         w->s->fresh_lost = true;
     else
         TRY(buf_append(&w->s->fresh, &f, sizeof f, err));
     w->pages++;
+    if (w->spec->kind == BATCH_HASH) return RC_OK;
     TRY(ltx_encoder_page(w->enc, pgno, page, &w->s->frames, &w->s->index, err));
     if (w->s->index.size >= SPILL_BYTES) TRY(spill_index(w, err));
     if (w->s->frames.size < FLUSH_BYTES) return RC_OK;
     return flush(w, &w->s->frames, w->fd, &w->off, err);
+}
+
+static enum rc write_fresh(struct batch_scratch *s, struct state *st, struct err *err)
+{
+    const struct fresh *f = (const void *)s->fresh.data;
+    size_t count = s->fresh.size / sizeof *f;
+    if (count == 0) return RC_OK;
+    return state_write_fresh(st, count, &f->pgno, &f->hash, sizeof *f, err);
+}
+
+/* Straight into the table: it is empty and its header says so, until the hashes prove useful. */
+static enum rc record_fresh(struct writer *w, struct err *err)
+{
+    TRY(write_fresh(w->s, w->st, err));
+    buf_reset(&w->s->fresh);
+    return RC_OK;
 }
 
 /* Pages beyond the new end leave the digest. */

@@ -39,6 +39,7 @@ enum batch_kind {
     BATCH_WAL,  /* the collected pages, and those between the old and the new size */
     BATCH_DIFF, /* every page whose hash is not the recorded one */
     BATCH_FULL, /* every page */
+    BATCH_HASH, /* every page is hashed into an empty table; no file */
 };
 struct batch_spec {
     enum batch_kind kind;

@@ -24,9 +24,12 @@ struct capture {
     bool compare;          /* the next sync compares pages with `pos`, as of `base` */
     struct wal_index base; /* the wal-index when the hold began; its frames are pinned by it */
     uint32_t base_count;   /* database size in pages then */
-    bool want_snapshot;    /* that sync also writes a whole image */
-    bool restart_ok;       /* one WAL restart would lose nothing (capture.h) */
-    bool drained;          /* captured at least up to the commit that the hold stands at */
+    bool expecting;        /* capture_expect: maybe the log ends with this database */
+    struct digest expected;
+    int64_t expected_ms;
+    bool want_snapshot; /* that sync also writes a whole image */
+    bool restart_ok;    /* one WAL restart would lose nothing (capture.h) */
+    bool drained;       /* captured at least up to the commit that the hold stands at */
     bool switched;
     uint32_t retry_frames; /* readers held the last checkpoint back: not before this many */
 };
@@ -51,6 +54,8 @@ static enum rc write_wal(struct capture *cap, struct batch_scratch *s, const str
                          uint64_t bytes_max, struct batch_done *ret_done, struct err *err);
 static enum rc sync_compare(struct capture *cap, struct batch_scratch *s,
                             struct capture_result *res, struct err *err);
+static enum rc adopt(struct capture *cap, struct batch_scratch *s, const struct batch_spec *batch,
+                     struct capture_result *res, struct err *err);
 static enum rc collect_base(struct capture *cap, struct batch_scratch *s, struct err *err);
 static enum rc write_snapshot(struct capture *cap, struct batch_scratch *s,
                               const struct batch_spec *batch, struct err *err);
@@ -130,6 +135,13 @@ enum rc capture_restart_at(struct capture *cap, uint64_t txid, struct err *err)
     TRY(state_reset(cap->st, txid, err));
     cap->pos = *state_pos(cap->st);
     return RC_OK;
+}
+
+void capture_expect(struct capture *cap, struct digest digest, int64_t timestamp_ms)
+{
+    cap->expecting = true;
+    cap->expected = digest;
+    cap->expected_ms = timestamp_ms;
 }
 
 enum rc capture_sync(struct capture *cap, struct batch_scratch *s,
@@ -393,6 +405,10 @@ static enum rc sync_compare(struct capture *cap, struct batch_scratch *s,
         spec.wal_off = (int64_t)wal_frame_off(page_size, cap->pos.wal_frame);
         spec.wal_size = WAL_FRAME_HEADER_SIZE + (int64_t)page_size;
     }
+    if (cap->expecting && first && !cap->want_snapshot) {
+        TRY(adopt(cap, s, &spec, res, err));
+        if (res->why == CAPTURE_ADOPTED) return RC_OK;
+    }
     TRY(batch_write(s, cap->src, cap->st, &spec, &done, err));
     res->why = first ? CAPTURE_FIRST : CAPTURE_COMPARED;
     if (done.size > 0)
@@ -403,6 +419,25 @@ static enum rc sync_compare(struct capture *cap, struct batch_scratch *s,
     res->snapshot = cap->want_snapshot;
     cap->want_snapshot = cap->compare = false;
     return RC_OK;
+}
+
+/* Hash the database as of the hold; if it is the state that the log ends with, take its TXID. */
+static enum rc adopt(struct capture *cap, struct batch_scratch *s, const struct batch_spec *batch,
+                     struct capture_result *res, struct err *err)
+{
+    struct batch_spec spec = *batch;
+    struct batch_done done;
+    spec.kind = BATCH_HASH;
+    TRY(batch_write(s, cap->src, cap->st, &spec, &done, err));
+    cap->expecting = false;
+    if (!digest_equal(done.after.digest, cap->expected)) return RC_OK;
+    done.after.txid = cap->pos.txid;
+    done.after.timestamp_ms = cap->expected_ms;
+    cap->pos = done.after;
+    cap->compare = false;
+    state_advance(cap->st, &cap->pos);
+    res->why = CAPTURE_ADOPTED;
+    return state_commit(cap->st, err);
 }
 
 static enum rc collect_base(struct capture *cap, struct batch_scratch *s, struct err *err)

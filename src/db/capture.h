@@ -32,7 +32,9 @@ struct capture_opts {
 
 enum capture_why { /* why a batch holds more than the WAL's news */
                    CAPTURE_CONTINUED,
-                   CAPTURE_FIRST,    /* no local state, or the log asked for a whole database */
+                   CAPTURE_FIRST,   /* no local state, or the log asked for a whole database */
+                   CAPTURE_ADOPTED, /* the database is the one that the log ends with: nothing to do
+                                     */
                    CAPTURE_COMPARED, /* continuity could not be proved: compared page by page */
 };
 struct capture_result {
@@ -67,6 +69,10 @@ struct state *capture_state(struct capture *cap);
 const char *capture_wal_path(const struct capture *cap); /* NULL while detached */
 /* The next batch must be txid + 1 and hold the whole database. */
 MUST_CHECK enum rc capture_restart_at(struct capture *cap, uint64_t txid, struct err *err);
+
+/* After capture_restart_at: the log's newest state has this digest. If the database still is that
+ * state (it was just restored), go on from there, without uploading it again. */
+void capture_expect(struct capture *cap, struct digest digest, int64_t timestamp_ms);
 
 /* Stage what is new. Fails: RC_NOT_FOUND no database; RC_REPLACED it is another file now (the next
  * sync opens that one); RC_BUSY, RC_DENIED, RC_CORRUPT, RC_NO_SPACE, RC_IO: nothing is lost, call

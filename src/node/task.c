@@ -201,6 +201,9 @@ static void note_staged(struct task *t, const struct capture_result *res)
     const struct config_db *db = t->db;
     if (res->switched)
         log_warn("the database was switched to WAL mode, which replication needs", "db", db->path);
+    if (res->why == CAPTURE_ADOPTED)
+        log_info("the database is the newest state of the replica, going on from there", "db",
+                 db->path);
     if (res->why == CAPTURE_COMPARED)
         log_debug("continuity could not be proved, compared the database page by page", "db",
                   db->path);
@@ -292,6 +295,7 @@ static enum rc find_place(struct task *t, const struct call *c, struct err *err)
             log_warn("local state and replica do not fit together, uploading the whole database",
                      "db", t->db->path);
         TRY(capture_restart_at(t->cap, remote, err));
+        if (h.has_digest) capture_expect(t->cap, h.digest, h.timestamp_ms);
         local = remote;
     }
     struct stat sb;

@@ -376,6 +376,45 @@ static void test_changed_page_size_starts_with_a_snapshot(void **state)
     bed_free(&b);
 }
 
+/* On a new machine, after a restore: the local state is missing, but the database is the log's. */
+static void test_restored_database_is_adopted(void **state)
+{
+    (void)state;
+    struct bed b;
+    struct err err;
+    char cmd[512];
+    bed_new(&b, 4096, "none");
+    rows(&b, 500, 2000);
+    bed_capture_open(&b);
+    bed_sync(&b);
+    struct db_pos pos = *state_pos(capture_state(b.cap));
+    bed_capture_close(&b);
+    snprintf(cmd, sizeof cmd, "rm -rf %s", b.meta);
+    assert_int_equal(system(cmd), 0);
+    bed_capture_open(&b);
+    assert_int_equal(capture_restart_at(b.cap, pos.txid, &err), RC_OK);
+    capture_expect(b.cap, pos.digest, pos.timestamp_ms);
+    bed_sync(&b);
+    assert_int_equal(b.last.why, CAPTURE_ADOPTED);
+    assert_false(b.last.staged);
+    bed_check(&b);
+    rows(&b, 1, 100);
+    bed_sync(&b);
+    assert_int_equal(b.last.why, CAPTURE_CONTINUED);
+    assert_int_equal(b.last.txid, pos.txid + 1);
+    assert_true(b.last.pages < 10);
+    bed_check(&b);
+    /* And one that is not: a whole batch, as ever. */
+    assert_int_equal(capture_restart_at(b.cap, 7, &err), RC_OK);
+    capture_expect(b.cap, pos.digest, pos.timestamp_ms);
+    b.applied_txid = 7;
+    bed_sync(&b);
+    assert_int_equal(b.last.why, CAPTURE_FIRST);
+    assert_int_equal(b.last.txid, 8);
+    bed_check(&b);
+    bed_free(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -393,6 +432,7 @@ int main(void)
         cmocka_unit_test(test_exclusive_locking_mode_is_explained),
         cmocka_unit_test(test_replaced_database_is_noticed),
         cmocka_unit_test(test_changed_page_size_starts_with_a_snapshot),
+        cmocka_unit_test(test_restored_database_is_adopted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
