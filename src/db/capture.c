@@ -52,6 +52,8 @@ static enum rc sync_wal(struct capture *cap, struct batch_scratch *s, const stru
                         struct capture_result *res, struct err *err);
 static enum rc write_wal(struct capture *cap, struct batch_scratch *s, const struct wal_index *x,
                          uint64_t bytes_max, struct batch_done *ret_done, struct err *err);
+static enum rc compare_base(struct capture *cap, struct batch_scratch *s,
+                            struct capture_result *res, struct err *err);
 static enum rc sync_compare(struct capture *cap, struct batch_scratch *s,
                             struct capture_result *res, struct err *err);
 static enum rc adopt(struct capture *cap, struct batch_scratch *s, const struct batch_spec *batch,
@@ -294,7 +296,7 @@ static enum rc sync_once(struct capture *cap, struct batch_scratch *s, struct ca
 {
     struct wal_index x;
     bool lost = false;
-    if (cap->compare) return sync_compare(cap, s, res, err);
+    if (cap->compare) return compare_base(cap, s, res, err);
     TRY(source_index(cap->src, &x, err));
     res->wal_bytes = wal_frame_off(source_page_size(cap->src), (uint64_t)x.frame_max + 1);
     TRY(follow_generation(cap, &x, &lost, err));
@@ -311,7 +313,7 @@ static enum rc sync_once(struct capture *cap, struct batch_scratch *s, struct ca
     capture_detach(cap);
     cap->pos.wal_frame = 0;
     TRY(attach(cap, err));
-    return sync_compare(cap, s, res, err);
+    return compare_base(cap, s, res, err);
 }
 
 /* Move to the WAL generation that the index shows, if nothing can be lost between. */
@@ -381,6 +383,15 @@ static enum rc write_wal(struct capture *cap, struct batch_scratch *s, const str
     spec.wal_off = (int64_t)wal_frame_off(x->page_size, r.first);
     spec.wal_size = (int64_t)(r.last - r.first + 1) * frame_size;
     return batch_write(s, cap->src, cap->st, &spec, ret_done, err);
+}
+
+/* A base may be old: an earlier attempt may have failed after it took the hold. */
+static enum rc compare_base(struct capture *cap, struct batch_scratch *s,
+                            struct capture_result *res, struct err *err)
+{
+    TRY(sync_compare(cap, s, res, err));
+    res->more = capture_pending(cap) > 0;
+    return RC_OK;
 }
 
 /* Everything as of the hold: frames that were in the WAL then and not yet in the database file, and

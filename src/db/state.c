@@ -43,7 +43,8 @@ struct state {
 static enum rc open_files(struct state *st, struct err *err);
 static enum rc open_file(struct state *st, const char *name, int *fd, struct err *err);
 static enum rc take_lock(struct state *st, struct err *err);
-static bool read_header(int fd, struct db_pos *ret_pos, uint64_t *ret_seq);
+static enum rc read_header(int fd, struct db_pos *ret_pos, uint64_t *ret_seq, struct err *err);
+static enum rc start_empty(struct state *st, struct err *err);
 static void slot_put(const struct db_pos *pos, uint64_t seq, uint8_t slot[SLOT_SIZE]);
 static bool slot_get(const uint8_t slot[SLOT_SIZE], struct db_pos *ret_pos, uint64_t *ret_seq);
 static void wal_fields_put(const struct db_pos *pos, uint8_t *at);
@@ -74,17 +75,14 @@ enum rc state_open(const char *dir, struct state **ret_st, struct err *err)
 
 enum rc state_reload(struct state *st, struct err *err)
 {
-    enum rc rc = RC_OK;
-    if (!read_header(st->state_fd, &st->pos, &st->seq)) {
-        struct stat sb;
-        rc = os_fstat(st->state_fd, &sb, err);
-        st->was_reset = rc == RC_OK && sb.st_size > 0;
-        st->pos = (struct db_pos){0};
-        if (rc == RC_OK) rc = drop_all_staged(st, 0, err);
-    }
+    enum rc rc = read_header(st->state_fd, &st->pos, &st->seq, err);
+    /* From the first moment there is a header, so that staged batches always have one before them.
+     */
+    if (rc == RC_CORRUPT) rc = start_empty(st, err);
+    if (rc != RC_OK) return rc;
     atomic_store(&st->durable_txid, st->pos.txid);
     st->batches = st->bytes = 0;
-    return rc == RC_OK ? replay_all(st, err) : rc;
+    return replay_all(st, err);
 }
 
 enum rc state_sleep(struct state *st, struct err *err)
@@ -330,8 +328,7 @@ enum rc state_peek(const char *dir, struct db_pos *ret_pos, struct err *err)
     struct state st = {.dir = (char *)(uintptr_t)dir};
     snprintf(path, sizeof path, "%s/state", dir);
     TRY(os_open(path, O_RDONLY, 0, &fd, err));
-    if (!read_header(fd, ret_pos, &seq))
-        return err_set(err, RC_CORRUPT, "'%s' has no valid header", path);
+    TRY(read_header(fd, ret_pos, &seq, err));
     TRY(state_staged_range(&st, &first, &last, err));
     if (last > ret_pos->txid) ret_pos->txid = last;
     return RC_OK;
@@ -377,7 +374,8 @@ static enum rc take_lock(struct state *st, struct err *err)
     return os_pwrite(st->lock_fd, pid, (size_t)n, 0, err);
 }
 
-static bool read_header(int fd, struct db_pos *ret_pos, uint64_t *ret_seq)
+/* The newer of the two slots. Fails: RC_CORRUPT neither is valid; RC_IO. */
+static enum rc read_header(int fd, struct db_pos *ret_pos, uint64_t *ret_seq, struct err *err)
 {
     bool found = false;
     *ret_seq = 0;
@@ -386,15 +384,24 @@ static bool read_header(int fd, struct db_pos *ret_pos, uint64_t *ret_seq)
         struct db_pos pos;
         uint64_t seq;
         size_t got;
-        struct err ignored;
-        if (os_pread(fd, slot, sizeof slot, i * SLOT_STRIDE, &got, &ignored) != RC_OK) continue;
+        TRY(os_pread(fd, slot, sizeof slot, i * SLOT_STRIDE, &got, err));
         if (got < sizeof slot || !slot_get(slot, &pos, &seq)) continue;
         if (found && seq < *ret_seq) continue;
         *ret_pos = pos;
         *ret_seq = seq;
         found = true;
     }
-    return found;
+    return found ? RC_OK : err_set(err, RC_CORRUPT, "the state has no valid header");
+}
+
+static enum rc start_empty(struct state *st, struct err *err)
+{
+    struct stat sb;
+    TRY(os_fstat(st->state_fd, &sb, err));
+    st->was_reset = sb.st_size > 0;
+    st->pos = (struct db_pos){0};
+    TRY(drop_all_staged(st, 0, err));
+    return state_commit(st, err);
 }
 
 static void slot_put(const struct db_pos *pos, uint64_t seq, uint8_t slot[SLOT_SIZE])

@@ -22,7 +22,7 @@
 
 struct watch { /* several owners may share a folder's watch */
     int wd;
-    bool once;
+    bool armed; /* for one ring, which has not come yet */
     void *owner;
 };
 
@@ -102,9 +102,10 @@ void bell_drop(struct bell *b, void *owner)
     size_t count = b->watches.size / sizeof *w, kept = 0;
     for (size_t i = 0; i < count; i++) {
         bool shared = false;
+        if (w[i].owner != owner) continue;
         for (size_t k = 0; k < count && !shared; k++)
             shared = w[k].wd == w[i].wd && w[k].owner != owner;
-        if (w[i].owner == owner && !shared) inotify_rm_watch(b->fd, w[i].wd);
+        if (!shared) inotify_rm_watch(b->fd, w[i].wd);
     }
     for (size_t i = 0; i < count; i++) {
         if (w[i].owner != owner) w[kept++] = w[i];
@@ -131,7 +132,7 @@ static enum rc add(struct bell *b, const char *path, uint32_t mask, void *owner,
         size_t count = b->watches.size / sizeof *w, i = 0;
         while (i < count && !(w[i].owner == owner && (w[i].wd == wd || w[i].wd == *watch)))
             i++;
-        w[i] = (struct watch){.wd = wd, .once = once, .owner = owner};
+        w[i] = (struct watch){.wd = wd, .armed = once, .owner = owner};
         if (i == count) b->watches.size += sizeof *w;
         *watch = wd;
     }
@@ -167,11 +168,12 @@ static void handle(struct bell *b, const struct inotify_event *ev)
     size_t count = b->watches.size / sizeof *w;
     for (size_t i = 0; i < count; i++) {
         if (w[i].wd != ev->wd) continue;
-        /* IN_IGNORED: the watch is gone, after its one ring or with its file. */
-        if (!(ev->mask & IN_IGNORED))
-            b->ring(w[i].owner);
-        else
-            w[i--] = w[--count];
+        /* IN_IGNORED: the watch is gone, after its one ring or with its file. When it was armed
+         * again between that ring and its end, the kernel took that for the dying watch. */
+        bool gone = (ev->mask & IN_IGNORED) != 0;
+        if (!gone || w[i].armed) b->ring(w[i].owner);
+        w[i].armed = false;
+        if (gone) w[i--] = w[--count];
     }
     b->watches.size = count * sizeof *w;
     thr_unlock(&b->lock);

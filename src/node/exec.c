@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include "base/mem.h"
 #include "base/os.h"
@@ -30,7 +31,10 @@ enum rc exec_start(const char *cmd, pid_t *ret_pid, struct err *err)
     int64_t n = pid > 0 ? os_read_some(pipe_fds[0], &sys, sizeof sys) : 0;
     os_close(pipe_fds[0]);
     if (pid < 0) return err_sys(err, fork_errno, "start '%s'", words[0]);
-    if (n == sizeof sys) return err_sys(err, sys, "start '%s'", words[0]);
+    if (n == sizeof sys) {
+        waitpid(pid, NULL, 0);
+        return err_sys(err, sys, "start '%s'", words[0]);
+    }
     *ret_pid = pid;
     return RC_OK;
 }

@@ -17,6 +17,7 @@ struct sched {
     pthread_cond_t cond;     /* the heap's top changed, or stop */
     struct sched_job **heap; /* from index 1 */
     size_t count, cap;
+    size_t running; /* jobs that may come back: the heap has room for them */
     bool stop;
     void (*fini)(void *worker);
     struct sched_thread threads[THREADS_MAX];
@@ -102,13 +103,15 @@ static void *thread_main(void *arg)
     thr_lock(&s->lock);
     while ((job = take_locked(s)) != NULL) {
         job->running = true;
+        s->running++;
         job->again_ms = SCHED_NEVER;
         thr_unlock(&s->lock);
         int64_t due_ms = job->run(job, t->worker);
         thr_lock(&s->lock);
         job->running = false;
+        s->running--;
         if (job->again_ms < due_ms) due_ms = job->again_ms;
-        struct err ignored; /* the heap has the room that this job left */
+        struct err ignored; /* the heap kept the room that this job left */
         if (due_ms != SCHED_NEVER && push_locked(s, job, due_ms, &ignored) != RC_OK) continue;
     }
     thr_unlock(&s->lock);
@@ -147,7 +150,7 @@ static enum rc push_locked(struct sched *s, struct sched_job *job, int64_t due_m
         job->due_ms = due_ms;
         sift_up(s, job->at);
     } else {
-        if (s->count + 2 > s->cap) {
+        if (s->count + s->running + 2 > s->cap) {
             size_t cap = s->cap ? s->cap * 2 : 64;
             struct sched_job **heap = mem_realloc(s->heap, cap * sizeof *heap);
             if (heap == NULL) return err_mem(err, "the schedule");

@@ -12,7 +12,7 @@
 #define SETTLE_MS        5     /* from the first write of a transaction to a look at the WAL */
 #define BUSY_LOOK_MS     100   /* how often an active WAL's length is looked at */
 #define EARLY_FACTOR     4     /* cut early from this many times the checkpoint length */
-#define SLEEP_AFTER_MS   10000 /* idle so long: let go of a small database */
+#define SLEEP_AFTER_MS   10000 /* unless the pools say otherwise */
 #define SLEEP_PAGES_MAX  2048  /* waking up means to compare all of it: some milliseconds */
 #define TRIM_AFTER_MS    2000
 #define STORE_TIMEOUT_MS 120000
@@ -29,7 +29,7 @@ struct task {
     struct store *store;
     struct log log;
     struct capture_opts capture_opts;
-    int64_t interval_ms, poll_ms;
+    int64_t interval_ms, poll_ms, sleep_after_ms;
 
     /* capture job only */
     struct sched_job capture_job;
@@ -86,6 +86,7 @@ enum rc task_new(const struct config *cfg, const struct config_db *db,
     t->upload_job.run = run_upload;
     t->interval_ms = db->replica.sync_interval_ms;
     t->poll_ms = db->monitor_interval_ms > 0 ? db->monitor_interval_ms : t->interval_ms;
+    t->sleep_after_ms = t->pools.sleep_after_ms > 0 ? t->pools.sleep_after_ms : SLEEP_AFTER_MS;
     t->cut_ms = t->checkpoint_ms = os_mono_ms() - BACKOFF_MAX_MS;
     t->wal_watch = t->gone_watch = t->folder_watch = BELL_NONE;
     int64_t truncate = db->truncate_page_n == 0 ? 121359 : db->truncate_page_n;
@@ -103,6 +104,9 @@ enum rc task_new(const struct config *cfg, const struct config_db *db,
         task_free(t);
         return err_wrap(err, "database '%s'", db->path);
     }
+    if (state_was_reset(capture_state(t->cap)))
+        log_warn("the local state was damaged and is started anew", "db", db->path, "folder",
+                 db->meta_path);
     atomic_store(&t->staged, state_pos(capture_state(t->cap))->txid);
     *ret_t = t;
     return RC_OK;
@@ -247,7 +251,7 @@ static int64_t rest(struct task *t, int64_t now)
     if (capture_pending(t->cap) > 0) return now + SETTLE_MS;
     if (t->db->checkpoint_interval_ms > 0 && capture_wants_checkpoint(t->cap))
         return t->checkpoint_ms + t->db->checkpoint_interval_ms;
-    if (now < t->cut_ms + SLEEP_AFTER_MS) return t->cut_ms + SLEEP_AFTER_MS;
+    if (now < t->cut_ms + t->sleep_after_ms) return t->cut_ms + t->sleep_after_ms;
     if (capture_sleep(t->cap, SLEEP_PAGES_MAX, &t->asleep, &err) != RC_OK)
         log_debug("cannot rest", "db", t->db->path, "error", err.text);
     if (t->asleep) wake(t->pools.upload, t->pools.trim, now + TRIM_AFTER_MS);

@@ -24,6 +24,7 @@ struct task_pools {
     struct sched *capture, *upload;
     struct bell *bell;
     struct sched_job *trim; /* gives memory back after databases went to sleep; by upload's pool */
+    int64_t sleep_after_ms; /* idle so long: let go of a small database; 0: 10 s */
 };
 struct task;
 

@@ -28,6 +28,15 @@ static uint32_t draw(uint32_t below)
     return (uint32_t)(rng >> 33) % below;
 }
 
+/* SLUICE_TRACE=1: what happens, and where the position stands. */
+static void trace(struct bed *b, const char *what, uint32_t arg, const char *text)
+{
+    if (getenv("SLUICE_TRACE") == NULL) return;
+    const struct db_pos *p = state_pos(capture_state(b->cap));
+    fprintf(stderr, "%s %u %s: txid %llu pages %u frame %u salt %08x\n", what, arg, text,
+            (unsigned long long)p->txid, p->page_count, p->wal_frame, p->wal_salt1);
+}
+
 static void write_something(struct bed *b)
 {
     switch (draw(9)) {
@@ -112,13 +121,16 @@ static void faulty_sync(struct bed *b)
     fault_arm(classes, 1 + draw(60), draw(4) == 0);
     enum rc rc = capture_sync(b->cap, b->scratch, &b->last, &err);
     if (rc == RC_OK) rc = capture_checkpoint(b->cap, b->scratch, draw(2), &b->last, &err);
+    trace(b, "faulty", (uint32_t)rc, fault_last());
     if (rc != RC_OK) assert_true(fault_fired());
     fault_arm(0, 0, false);
 }
 
 static void step(struct bed *b)
 {
-    switch (draw(16)) {
+    uint32_t kind = draw(16);
+    trace(b, "step", kind, "");
+    switch (kind) {
     case 0:
         application_checkpoint(b);
         break;
@@ -154,6 +166,7 @@ static void step(struct bed *b)
     }
     if (draw(2) == 0) {
         bed_sync(b);
+        trace(b, "sync", b->last.why, b->last.staged ? "staged" : "");
         bed_check(b);
     }
 }
