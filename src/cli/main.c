@@ -3,6 +3,7 @@
  *
  * Exit status: 0 done; 1 not done, with "Error: ..." on standard error.
  */
+#include "base/fault.h"
 #include "cli/cli.h"
 #include "db/source.h"
 #include <errno.h>
@@ -20,6 +21,7 @@ static bool asks_for(const char *arg, const char *name);
 
 int main(int argc, char **argv)
 {
+    fault_arm_from_env();
     struct cli c = {.commands = commands};
     const char *name = argc > 1 ? argv[1] : "";
     if (asks_for(name, "h") || asks_for(name, "help")) name = "help";

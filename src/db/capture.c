@@ -12,7 +12,8 @@
 #include "base/mem.h"
 
 #define CHECKPOINT_PAGES 1000
-#define FREE_COPY_FRAMES 16 /* fewer frames are not worth a checkpoint of their own */
+#define COPY_ROUNDS      4
+#define FREE_COPY_FRAMES 256 /* fewer frames are not worth a checkpoint of their own */
 
 struct capture {
     char *path, *meta_dir;
@@ -27,9 +28,10 @@ struct capture {
     bool expecting;        /* capture_expect: maybe the log ends with this database */
     struct digest expected;
     int64_t expected_ms;
-    bool want_snapshot; /* that sync also writes a whole image */
-    bool restart_ok;    /* one WAL restart would lose nothing (capture.h) */
-    bool drained;       /* captured at least up to the commit that the hold stands at */
+    bool want_snapshot;     /* that sync also writes a whole image */
+    uint32_t log_page_size; /* of the log before a capture_restart_at; 0: unknown */
+    bool restart_ok;        /* one WAL restart would lose nothing (capture.h) */
+    bool drained;           /* captured at least up to the commit that the hold stands at */
     bool switched;
     uint32_t retry_frames; /* readers held the last checkpoint back: not before this many */
 };
@@ -139,6 +141,11 @@ enum rc capture_restart_at(struct capture *cap, uint64_t txid, struct err *err)
     return RC_OK;
 }
 
+void capture_log_page_size(struct capture *cap, uint32_t page_size)
+{
+    cap->log_page_size = page_size;
+}
+
 void capture_expect(struct capture *cap, struct digest digest, int64_t timestamp_ms)
 {
     cap->expecting = true;
@@ -154,8 +161,12 @@ enum rc capture_sync(struct capture *cap, struct batch_scratch *s,
     if (rc == RC_OK && cap->src == NULL) rc = attach(cap, err);
     if (rc == RC_OK) rc = source_check_same(cap->src, err);
     if (rc == RC_OK) rc = sync_once(cap, s, &res, err);
+    /* Only the database may be missing; other files are ours. */
+    if (rc == RC_NOT_FOUND && cap->src != NULL)
+        rc = err_set(err, RC_CORRUPT, "part of the local state '%s' is missing; restart sluice",
+                     cap->meta_dir);
     /* With a full disk the hold stays, so that nothing has to be compared later. */
-    if (rc == RC_REPLACED || rc == RC_DENIED || rc == RC_IO) capture_detach(cap);
+    if (rc != RC_OK && rc != RC_NO_SPACE && rc != RC_NO_MEM && rc != RC_BUSY) capture_detach(cap);
     if (rc != RC_OK) return err_wrap(err, "sync '%s'", cap->path);
     res.switched = cap->switched;
     cap->switched = false;
@@ -302,7 +313,7 @@ static enum rc sync_once(struct capture *cap, struct batch_scratch *s, struct ca
     TRY(follow_generation(cap, &x, &lost, err));
     if (!lost && x.frame_max > cap->pos.wal_frame) {
         enum rc rc = sync_wal(cap, s, &x, res, err);
-        if (rc != RC_CORRUPT) return rc;
+        if (rc != RC_CORRUPT || cap->reload) return rc;
         lost = true;
     }
     if (!lost) {
@@ -373,6 +384,7 @@ static enum rc write_wal(struct capture *cap, struct batch_scratch *s, const str
                          uint64_t bytes_max, struct batch_done *ret_done, struct err *err)
 {
     const int64_t frame_size = WAL_FRAME_HEADER_SIZE + (int64_t)x->page_size;
+    struct wal_index now;
     struct batch_range r;
     struct batch_spec spec = {.kind = BATCH_WAL};
     TRY(batch_collect(s, cap->src, &cap->pos, x, bytes_max, &r, err));
@@ -382,7 +394,12 @@ static enum rc write_wal(struct capture *cap, struct batch_scratch *s, const str
     spec.after.wal_sum = r.sum;
     spec.wal_off = (int64_t)wal_frame_off(x->page_size, r.first);
     spec.wal_size = (int64_t)(r.last - r.first + 1) * frame_size;
-    return batch_write(s, cap->src, cap->st, &spec, ret_done, err);
+    TRY(batch_write(s, cap->src, cap->st, &spec, ret_done, err));
+    /* With a hold at mark 0 the WAL may restart under our eyes. The index says so before the first
+     * frame is overwritten: if it still shows the same generation, all that we read was of it. */
+    TRY(source_index(cap->src, &now, err));
+    if (now.salt1 == x->salt1 && now.salt2 == x->salt2) return RC_OK;
+    return err_set(err, RC_CORRUPT, "the WAL was restarted while it was read");
 }
 
 /* A base may be old: an earlier attempt may have failed after it took the hold. */
@@ -404,8 +421,9 @@ static enum rc sync_compare(struct capture *cap, struct batch_scratch *s,
     struct batch_spec spec = {.kind = first ? BATCH_FULL : BATCH_DIFF};
     struct batch_done done;
     if (cap->base_count == 0)
-        return err_set(err, RC_NOT_FOUND, "the database is empty; nothing to replicate yet");
-    if (first && cap->pos.page_size != 0) cap->want_snapshot = true;
+        return err_set(err, RC_BUSY, "the database is empty; nothing to replicate yet");
+    uint32_t size_before = cap->pos.page_size != 0 ? cap->pos.page_size : cap->log_page_size;
+    if (first && size_before != 0 && size_before != page_size) cap->want_snapshot = true;
     TRY(collect_base(cap, s, err));
     next_batch(cap, &spec);
     if (first) spec.before = (struct db_pos){.txid = cap->pos.txid};
@@ -513,10 +531,16 @@ static enum rc checkpoint_now(struct capture *cap, struct batch_scratch *s,
                               struct err *err)
 {
     struct batch_done done = {0};
-    if (x->frame_max - x->backfill >= FREE_COPY_FRAMES) {
+    struct wal_index now = *x;
+    /* A busy application commits while we copy; each round leaves it less, so that little is left
+     * to do under its lock. */
+    for (int i = 0; i < COPY_ROUNDS && now.frame_max - now.backfill >= FREE_COPY_FRAMES; i++) {
         cap->drained = false;
         TRY(source_hold_newest(cap->src, err));
         TRY(source_checkpoint(cap->src, err));
+        TRY(sync_once(cap, s, res, err));
+        TRY(source_index(cap->src, &now, err));
+        if (!cap->drained) return RC_OK;
     }
     enum rc rc = source_lock(cap->src, err);
     if (rc == RC_BUSY) return RC_OK; /* a long transaction: after it, then */

@@ -74,6 +74,10 @@ MUST_CHECK enum rc capture_restart_at(struct capture *cap, uint64_t txid, struct
  * state (it was just restored), go on from there, without uploading it again. */
 void capture_expect(struct capture *cap, struct digest digest, int64_t timestamp_ms);
 
+/* After capture_restart_at: the log's newest file has pages of this size; 0: unknown. A chain of
+ * files cannot mix sizes, so if the database has another, its whole image is written, too. */
+void capture_log_page_size(struct capture *cap, uint32_t page_size);
+
 /* Stage what is new. Fails: RC_NOT_FOUND no database; RC_REPLACED it is another file now (the next
  * sync opens that one); RC_BUSY, RC_DENIED, RC_CORRUPT, RC_NO_SPACE, RC_IO: nothing is lost, call
  * again later. */

@@ -11,8 +11,14 @@
 #define SHM_REGION_SIZE 32768
 #define INDEX_TRIES     100
 
+struct file_id {
+    dev_t dev;
+    ino_t ino;
+};
+
 struct source {
-    char *path, *wal_path;
+    char *path, *wal_path, *shm_path; /* the latter two where a symbolic link leads to */
+    struct file_id files[3];          /* what these paths held at the open */
     sqlite3 *holder, *worker;
     sqlite3_file *db_file, *wal_file; /* of the first holder; live until the close */
     volatile const uint8_t *shm;      /* first region of the wal-index */
@@ -25,6 +31,7 @@ static enum rc open_conn(struct source *src, const struct source_opts *opts, sql
                          struct err *err);
 static enum rc ensure_wal_mode(struct source *src, struct err *err);
 static enum rc find_files(struct source *src, struct err *err);
+static enum rc identify(const char *path, struct file_id *ret_id, struct err *err);
 static enum rc query_text(sqlite3 *conn, const char *sql, char *ret_text, size_t size,
                           struct err *err);
 static enum rc exec(sqlite3 *conn, const char *sql, struct err *err);
@@ -48,12 +55,13 @@ enum rc source_open(const char *path, const struct source_opts *opts, struct sou
     struct stat st;
     TRY(os_stat(path, &st, err));
     if (!S_ISREG(st.st_mode)) return err_set(err, RC_INVALID, "'%s' is not a regular file", path);
+    /* To open it would fix page size and encoding, which its application has still to choose. */
+    if (st.st_size == 0) return err_set(err, RC_NOT_FOUND, "'%s' is empty", path);
     struct source *src = mem_calloc(1, sizeof *src);
     if (src == NULL) return err_mem(err, "a database");
     src->busy_timeout_ms = opts->busy_timeout_ms;
     src->path = mem_strdup(path);
-    src->wal_path = mem_printf("%s-wal", path);
-    enum rc rc = src->path && src->wal_path ? RC_OK : err_mem(err, "a database");
+    enum rc rc = src->path ? RC_OK : err_mem(err, "a database");
     if (rc == RC_OK) rc = open_conn(src, opts, &src->holder, err);
     if (rc == RC_OK) rc = open_conn(src, opts, &src->worker, err);
     if (rc == RC_OK) rc = ensure_wal_mode(src, err);
@@ -75,6 +83,7 @@ void source_close(struct source *src)
     sqlite3_close_v2(src->worker);
     mem_free(src->path);
     mem_free(src->wal_path);
+    mem_free(src->shm_path);
     mem_free(src);
 }
 
@@ -208,11 +217,16 @@ enum rc source_db_size(struct source *src, uint64_t *ret_size, struct err *err)
 
 enum rc source_check_same(struct source *src, struct err *err)
 {
-    int moved = 0;
-    sqlite3_file_control(src->holder, "main", SQLITE_FCNTL_HAS_MOVED, &moved);
-    if (!moved) return RC_OK;
-    return err_set(err, RC_REPLACED, "'%s' was deleted or replaced while it was being replicated",
-                   src->path);
+    const char *const paths[3] = {src->path, src->wal_path, src->shm_path};
+    for (int i = 0; i < 3; i++) {
+        struct file_id now;
+        enum rc rc = identify(paths[i], &now, err);
+        if (rc != RC_OK && rc != RC_NOT_FOUND) return rc;
+        if (rc == RC_OK && now.dev == src->files[i].dev && now.ino == src->files[i].ino) continue;
+        return err_set(err, RC_REPLACED,
+                       "'%s' was deleted or replaced while it was being replicated", paths[i]);
+    }
+    return RC_OK;
 }
 
 enum rc db_integrity_check(const char *path, bool full, struct err *err)
@@ -285,6 +299,24 @@ static enum rc find_files(struct source *src, struct err *err)
     int code = src->db_file->pMethods->xShmMap(src->db_file, 0, SHM_REGION_SIZE, 0, &shm);
     if (code != SQLITE_OK || shm == NULL) return sql_err(err, NULL, code, "map the wal-index");
     src->shm = shm;
+    const char *real = sqlite3_db_filename(src->holder, "main");
+    src->wal_path = mem_printf("%s-wal", real);
+    src->shm_path = mem_printf("%s-shm", real);
+    if (src->wal_path == NULL || src->shm_path == NULL) return err_mem(err, "a database");
+    TRY(identify(src->path, &src->files[0], err));
+    enum rc rc = identify(src->wal_path, &src->files[1], err);
+    if (rc == RC_OK) rc = identify(src->shm_path, &src->files[2], err);
+    if (rc == RC_NOT_FOUND)
+        rc = err_set(err, RC_BUSY, "somebody deletes the -wal and -shm of '%s' while it is open",
+                     src->path);
+    return rc;
+}
+
+static enum rc identify(const char *path, struct file_id *ret_id, struct err *err)
+{
+    struct stat st;
+    TRY(os_stat(path, &st, err));
+    *ret_id = (struct file_id){.dev = st.st_dev, .ino = st.st_ino};
     return RC_OK;
 }
 

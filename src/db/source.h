@@ -32,7 +32,7 @@ struct source_opts {
 void source_global_init(void);
 
 /* Open, switch to WAL mode if needed. Takes no hold yet.
- * Fails: RC_NOT_FOUND no file; RC_DENIED permissions; RC_BUSY locked (an application with
+ * Fails: RC_NOT_FOUND no file, or an empty one; RC_DENIED permissions; RC_BUSY locked (an application with
  * locking_mode=EXCLUSIVE, or a busy rollback-journal database); RC_CORRUPT not a database;
  * RC_UNSUPPORTED WAL impossible here; RC_NO_SPACE, RC_NO_MEM, RC_IO. */
 MUST_CHECK enum rc source_open(const char *path, const struct source_opts *opts,
@@ -77,7 +77,7 @@ MUST_CHECK enum rc source_read_db(struct source *src, uint64_t off, void *dst, s
 MUST_CHECK enum rc source_db_size(struct source *src, uint64_t *ret_size, struct err *err);
 uint32_t source_page_size(const struct source *src);
 
-/* Fails: RC_REPLACED the path holds another file, or none, since the open. */
+/* Fails: RC_REPLACED the path, its -wal or its -shm holds another file, or none, since the open. */
 MUST_CHECK enum rc source_check_same(struct source *src, struct err *err);
 
 /* PRAGMA integrity_check (full) or quick_check on a database that nobody else uses.

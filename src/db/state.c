@@ -55,6 +55,7 @@ static enum rc decode_staged(struct state *st, int fd, uint64_t size, struct ltx
 static enum rc take_event(struct state *st, struct ltx_decoder *dec, const uint8_t *in,
                           size_t *size, struct ltx_header *h, struct ltx_event *ev,
                           struct err *err);
+static enum rc drop_snapshot(const struct state *st, struct err *err);
 static enum rc drop_all_staged(struct state *st, uint64_t from_txid, struct err *err);
 
 enum rc state_open(const char *dir, struct state **ret_st, struct err *err)
@@ -145,6 +146,7 @@ bool state_wants_commit(const struct state *st)
 
 enum rc state_reset(struct state *st, uint64_t txid, struct err *err)
 {
+    TRY(drop_snapshot(st, err));
     /* Position first: a crash after it finds an empty table, which is what a reset means. */
     st->pos = (struct db_pos){.txid = txid};
     TRY(state_commit(st, err));
@@ -400,6 +402,7 @@ static enum rc start_empty(struct state *st, struct err *err)
     TRY(os_fstat(st->state_fd, &sb, err));
     st->was_reset = sb.st_size > 0;
     st->pos = (struct db_pos){0};
+    TRY(drop_snapshot(st, err));
     TRY(drop_all_staged(st, 0, err));
     return state_commit(st, err);
 }
@@ -457,15 +460,13 @@ static enum rc replay_all(struct state *st, struct err *err)
     uint64_t first, last;
     TRY(state_staged_range(st, &first, &last, err));
     if (last == 0) return RC_OK;
-    if (first > st->pos.txid + 1) return drop_all_staged(st, 0, err); /* a hole: not ours */
+    if (first > st->pos.txid + 1) return start_empty(st, err); /* a hole: not ours */
     while (st->pos.txid < last) {
         uint64_t txid = st->pos.txid + 1;
         enum rc rc = state_replay(st, txid, err);
-        if (rc == RC_CORRUPT || rc == RC_NOT_FOUND) {
-            /* Torn by a power cut before its fsync: it was never more than an attempt. But its
-             * hashes cannot be in `pages` either, since they follow the fsync. */
-            return drop_all_staged(st, txid, err);
-        }
+        /* It was whole before its hashes went into `pages`, so they may be there: the table is
+         * ahead of every position that we could go back to. */
+        if (rc == RC_CORRUPT || rc == RC_NOT_FOUND) return start_empty(st, err);
         TRY(rc);
     }
     return RC_OK;
@@ -482,17 +483,19 @@ static enum rc decode_staged(struct state *st, int fd, uint64_t size, struct ltx
         struct ltx_event ev = {.kind = LTX_EV_MORE};
         TRY(ltx_decoder_new(&dec, err));
         enum rc rc = RC_OK;
+        /* An empty last piece tells the decoder that there is no more; an earlier one would too. */
         for (uint64_t off = 0; rc == RC_OK && ev.kind != LTX_EV_END;) {
             size_t want = size - off < READ_CHUNK ? (size_t)(size - off) : READ_CHUNK, got, pos = 0;
             rc = os_pread(fd, b.data, want, off, &got, err);
-            off += got;
+            if (rc == RC_OK && got < want) rc = err_set(err, RC_CORRUPT, "a staged batch is cut");
+            off += want;
             do {
-                size_t taken = got - pos;
+                size_t taken = want - pos;
                 if (rc == RC_OK)
                     rc = take_event(pass == 0 ? NULL : st, dec, b.data + pos, &taken, ret_h, &ev,
                                     err);
                 pos += taken;
-            } while (rc == RC_OK && ev.kind != LTX_EV_MORE && ev.kind != LTX_EV_END);
+            } while (rc == RC_OK && pos < want);
         }
         ltx_decoder_free(dec);
         TRY(rc);
@@ -524,6 +527,14 @@ static enum rc drop_one(void *ctx, const char *name, struct err *err)
     if (r.first != 0 && r.first < d->from) return RC_OK;
     snprintf(path, sizeof path, "%s/ltx/%s", d->st->dir, name);
     return os_unlink(path, err);
+}
+
+static enum rc drop_snapshot(const struct state *st, struct err *err)
+{
+    char path[OS_PATH_MAX];
+    state_snapshot_path(st, path);
+    enum rc rc = os_unlink(path, err);
+    return rc == RC_NOT_FOUND ? RC_OK : rc;
 }
 
 static enum rc drop_all_staged(struct state *st, uint64_t from_txid, struct err *err)

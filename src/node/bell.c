@@ -79,7 +79,8 @@ enum rc bell_arm(struct bell *b, const char *path, void *owner, int *watch, stru
     if (!sees_writes(path))
         return err_set(err, RC_UNSUPPORTED, "'%s' is on a file system that tells no changes", path);
     /* Its end, too: the last application to close a database deletes its WAL. */
-    return add(b, path, IN_MODIFY | IN_DELETE_SELF | IN_MOVE_SELF, owner, true, watch, err);
+    return add(b, path, IN_MODIFY | IN_ATTRIB | IN_DELETE_SELF | IN_MOVE_SELF, owner, true, watch,
+               err); /* IN_ATTRIB: deleted, but still open by us */
 }
 
 enum rc bell_watch_gone(struct bell *b, const char *path, void *owner, int *watch, struct err *err)
@@ -92,7 +93,8 @@ enum rc bell_watch_folder(struct bell *b, const char *path, void *owner, int *wa
 {
     if (!sees_writes(path))
         return err_set(err, RC_UNSUPPORTED, "'%s' is on a file system that tells no changes", path);
-    return add(b, path, IN_CREATE | IN_MOVED_TO, owner, false, watch, err);
+    return add(b, path, IN_CREATE | IN_MOVED_TO | IN_DELETE_SELF | IN_MOVE_SELF, owner, false,
+               watch, err);
 }
 
 void bell_drop(struct bell *b, void *owner)
@@ -148,8 +150,8 @@ static void *bell_main(void *arg)
         struct pollfd p[2] = {{.fd = b->fd, .events = POLLIN},
                               {.fd = b->stop_fd, .events = POLLIN}};
         if (poll(p, 2, -1) < 0 && errno != EINTR) return NULL;
-        if (p[1].revents != 0) return NULL;
         int64_t size = os_read_some(b->fd, events, sizeof events);
+        if (size <= 0 && p[1].revents != 0) return NULL; /* the last rings still count */
         for (int64_t at = 0; at < size;) {
             const struct inotify_event *ev = (const void *)(events + at);
             if (ev->mask & IN_Q_OVERFLOW)

@@ -30,7 +30,7 @@ MUST_CHECK enum rc bell_arm(struct bell *b, const char *path, void *owner, int *
 /* Ring when the file is deleted, moved or its permissions change; stays armed. */
 MUST_CHECK enum rc bell_watch_gone(struct bell *b, const char *path, void *owner, int *watch,
                                    struct err *err);
-/* Ring when anything is created in the folder or moved into it; stays armed. */
+/* Ring when anything is created in the folder or moved into it, or the folder goes; stays armed. */
 MUST_CHECK enum rc bell_watch_folder(struct bell *b, const char *path, void *owner, int *watch,
                                      struct err *err);
 void bell_drop(struct bell *b, void *owner); /* forget all watches of that owner */

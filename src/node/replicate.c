@@ -21,6 +21,8 @@
 #include "node/task.h"
 
 #define UPLOAD_THREADS_MAX 16
+#define LAST_ATTEMPT_MS    120000 /* limit of a single attempt, when there is only one */
+#define HURRY_LOOK_MS      20
 
 struct node {
     const struct config *cfg;
@@ -30,7 +32,9 @@ struct node {
     struct task_pools pools;
     struct sched_job trim_job;
     pid_t child;       /* 0: none */
-    atomic_bool hurry; /* a second signal: stop waiting for the store */
+    atomic_bool hurry; /* stop waiting for the store */
+    int64_t end_ms;    /* of the shutdown */
+    atomic_bool ended;
 };
 
 static enum rc open_tasks(struct node *n, struct err *err);
@@ -42,9 +46,11 @@ static enum rc start_pools(struct node *n, struct err *err);
 static void stop_pools(struct node *n);
 static enum rc wait_for_end(struct node *n, const sigset_t *set, struct err *err);
 static enum rc reap_child(struct node *n, struct err *err);
-static enum rc final_sync(struct node *n, const sigset_t *set, struct err *err);
+static enum rc shut_down(struct node *n, struct err *err);
+static void *watch_shutdown(void *arg);
+static enum rc final_sync(struct node *n, struct err *err);
 static enum rc final_sync_one(struct node *n, struct task *t, struct batch_scratch *s,
-                              const sigset_t *set, struct err *err);
+                              struct err *err);
 static enum rc new_scratch(void **ret_worker, struct err *err);
 static void free_scratch(void *worker);
 
@@ -56,10 +62,11 @@ enum rc node_replicate(const struct config *cfg, const struct node_opts *opts, s
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGCHLD);
-    pthread_sigmask(SIG_BLOCK, &set, &old);
     os_raise_fd_limit();
     source_global_init();
+    /* Until there is something to shut down, a signal just ends the process. Threads block all. */
     enum rc rc = open_tasks(&n, err);
+    pthread_sigmask(opts->once ? SIG_UNBLOCK : SIG_BLOCK, &set, &old);
     if (rc == RC_OK) rc = opts->once ? run_once(&n, err) : run_until_signal(&n, &set, err);
     close_tasks(&n);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
@@ -140,8 +147,7 @@ static enum rc run_until_signal(struct node *n, const sigset_t *set, struct err 
         TRY(exec_start(n->opts->exec_cmd, &n->child, err));
     struct err child_err;
     enum rc rc = wait_for_end(n, set, &child_err);
-    stop_pools(n);
-    enum rc last = final_sync(n, set, err);
+    enum rc last = shut_down(n, err);
     if (last != RC_OK) return last;
     if (rc != RC_OK) *err = child_err;
     return rc;
@@ -161,6 +167,7 @@ static enum rc start_pools(struct node *n, struct err *err)
     if (captures > n->cfg->db_count) captures = n->cfg->db_count;
     n->trim_job.run = run_trim;
     n->pools.trim = &n->trim_job;
+    n->pools.cancel = &n->hurry;
     TRY(bell_new(task_ring, &n->pools.bell, err));
     TRY(sched_new("upload", (unsigned)uploads, NULL, NULL, &n->pools.upload, err));
     return sched_new("capture", (unsigned)captures, new_scratch, free_scratch, &n->pools.capture,
@@ -186,6 +193,7 @@ static enum rc wait_for_end(struct node *n, const sigset_t *set, struct err *err
         int sig = sigwaitinfo(set, NULL);
         if (sig < 0) continue;
         if (sig == SIGCHLD) {
+            if (n->child == 0) continue; /* what a shell left us before it became us */
             enum rc child_rc = reap_child(n, err);
             if (n->child != 0) continue;
             if (!ending) log_info("the command has ended, shutting down");
@@ -212,7 +220,37 @@ static enum rc reap_child(struct node *n, struct err *err)
     return err_set(err, RC_IO, "the command was ended by signal %d", WTERMSIG(status));
 }
 
-static enum rc final_sync(struct node *n, const sigset_t *set, struct err *err)
+/* However many databases there are and whatever the store does, it ends in time. */
+static enum rc shut_down(struct node *n, struct err *err)
+{
+    int64_t limit = n->cfg->shutdown_sync_timeout_ms;
+    pthread_t watcher;
+    n->end_ms = os_mono_ms() + (limit > 0 ? limit : LAST_ATTEMPT_MS);
+    TRY(thr_start(&watcher, "shutdown", watch_shutdown, n, err));
+    stop_pools(n);
+    enum rc rc = final_sync(n, err);
+    atomic_store(&n->ended, true);
+    pthread_join(watcher, NULL);
+    return rc;
+}
+
+/* The time is up, or a second signal came: let go of the store. */
+static void *watch_shutdown(void *arg)
+{
+    struct node *n = arg;
+    const struct timespec look = {.tv_nsec = HURRY_LOOK_MS * 1000000};
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    while (!atomic_load(&n->ended)) {
+        if (sigtimedwait(&set, NULL, &look) > 0 || os_mono_ms() >= n->end_ms)
+            atomic_store(&n->hurry, true);
+    }
+    return NULL;
+}
+
+static enum rc final_sync(struct node *n, struct err *err)
 {
     void *scratch = NULL;
     size_t failed = 0;
@@ -220,7 +258,7 @@ static enum rc final_sync(struct node *n, const sigset_t *set, struct err *err)
     TRY(new_scratch(&scratch, err));
     for (size_t i = 0; i < n->task_count; i++) {
         struct err one;
-        if (final_sync_one(n, n->tasks[i], scratch, set, &one) == RC_OK) continue;
+        if (final_sync_one(n, n->tasks[i], scratch, &one) == RC_OK) continue;
         log_error("final sync failed", "db", task_path(n->tasks[i]), "error", one.text);
         if (failed++ == 0) first = one;
     }
@@ -231,22 +269,25 @@ static enum rc final_sync(struct node *n, const sigset_t *set, struct err *err)
 }
 
 static enum rc final_sync_one(struct node *n, struct task *t, struct batch_scratch *s,
-                              const sigset_t *set, struct err *err)
+                              struct err *err)
 {
-    int64_t end = os_mono_ms() + n->cfg->shutdown_sync_timeout_ms;
-    const struct timespec pause = {
-        .tv_sec = n->cfg->shutdown_sync_interval_ms / 1000,
-        .tv_nsec = (n->cfg->shutdown_sync_interval_ms % 1000) * 1000000,
-    };
     const struct call c = {.cancel = &n->hurry};
     for (;;) {
-        enum rc rc = task_once(t, s, &c, false, err);
-        if (rc == RC_OK) return RC_OK;
         struct stat st;
         struct err gone;
-        if (os_stat(task_path(t), &st, &gone) == RC_NOT_FOUND) return RC_OK; /* nothing to save */
-        if (!rc_retryable(rc) || os_mono_ms() >= end || atomic_load(&n->hurry)) return rc;
-        if (sigtimedwait(set, NULL, &pause) > 0) atomic_store(&n->hurry, true);
+        enum rc rc = task_once(t, s, &c, false, err);
+        if (rc == RC_OK) return RC_OK;
+        if (rc == RC_NOT_FOUND && os_stat(task_path(t), &st, &gone) == RC_NOT_FOUND)
+            return RC_OK; /* no database, and all that was known of it is in the store */
+        if (rc == RC_CANCELED)
+            return err_set(err, RC_CANCELED,
+                           "the store has not taken everything when shutdown-sync-timeout was "
+                           "over, or a second signal came; the rest waits for the next start");
+        if (!rc_retryable(rc) || n->cfg->shutdown_sync_timeout_ms == 0) return rc;
+        int64_t next = os_mono_ms() + n->cfg->shutdown_sync_interval_ms;
+        while (os_mono_ms() < next && !atomic_load(&n->hurry))
+            os_sleep_ms(HURRY_LOOK_MS);
+        if (atomic_load(&n->hurry)) return rc;
     }
 }
 

@@ -10,6 +10,7 @@
 #define BACKOFF_MAX_MS   300000
 #define LOG_EVERY_MS     30000
 #define SETTLE_MS        5     /* from the first write of a transaction to a look at the WAL */
+#define LINGER_MS        600000 /* so long a commit may take from its last write to its end */
 #define BUSY_LOOK_MS     100   /* how often an active WAL's length is looked at */
 #define EARLY_FACTOR     4     /* cut early from this many times the checkpoint length */
 #define SLEEP_AFTER_MS   10000 /* unless the pools say otherwise */
@@ -40,7 +41,9 @@ struct task {
     bool asleep;    /* let go of, until the bell rings */
     int64_t cut_ms, checkpoint_ms;
     int wal_watch, gone_watch, folder_watch;
-    struct failures capture_fails;
+    struct failures capture_fails, place_fails;
+    int64_t place_ms; /* not before: look for the place in the log */
+    int64_t news_ms;  /* when a capture last found something */
 
     /* upload job only */
     struct sched_job upload_job;
@@ -51,7 +54,8 @@ struct task {
     _Atomic uint64_t staged, uploaded; /* newest TXID here, newest in the store */
     atomic_bool snapshot;              /* a whole image waits, too */
     atomic_bool waiting;               /* capture waits for the upload */
-    atomic_bool rung;                  /* the bell rang since the last look */
+    atomic_bool rung;                  /* the bell rang since the last capture */
+    _Atomic int64_t rung_ms;           /* when it last did */
 };
 
 static int64_t run_capture(struct sched_job *job, void *worker);
@@ -59,10 +63,13 @@ static int64_t run_upload(struct sched_job *job, void *worker);
 static enum rc find_place(struct task *t, const struct call *c, struct err *err);
 static enum rc newest_remote(struct task *t, const struct call *c, uint64_t *ret_txid,
                              struct ltx_header *ret_h, struct err *err);
+static const struct log_file *newest_below(const struct log_files *files, uint32_t level);
+static bool staged_here(struct task *t, uint64_t txid, const struct ltx_header *remote);
 static enum rc known_here(struct task *t, uint64_t txid, const struct ltx_header *remote,
                           bool *ret_known, struct err *err);
 static enum rc capture_all(struct task *t, struct batch_scratch *s, struct err *err);
-static void note_staged(struct task *t, const struct capture_result *res);
+static enum rc note_staged(struct task *t, const struct capture_result *res, struct err *err);
+static void drop_watches(struct task *t);
 static int64_t capture_failed(struct task *t, const struct err *err);
 static int64_t rest(struct task *t, int64_t now);
 static int64_t watch_absent(struct task *t);
@@ -133,6 +140,7 @@ enum rc task_start(struct task *t, struct err *err)
 void task_ring(void *owner)
 {
     struct task *t = owner;
+    atomic_store(&t->rung_ms, os_mono_ms());
     atomic_store(&t->rung, true);
     wake(t->pools.capture, &t->capture_job, os_mono_ms() + SETTLE_MS);
 }
@@ -144,8 +152,14 @@ enum rc task_once(struct task *t, struct batch_scratch *s, const struct call *c,
     if (t->asleep && !atomic_load(&t->rung) && !snapshot) return upload_all(t, c, err);
     if (!atomic_load(&t->placed)) TRY(find_place(t, c, err));
     if (snapshot) capture_want_snapshot(t->cap);
-    TRY(capture_all(t, s, err));
-    return upload_all(t, c, err);
+    enum rc rc = capture_all(t, s, err);
+    if (rc == RC_REPLACED) rc = capture_all(t, s, err); /* opens the new file */
+    if (rc != RC_OK && rc != RC_NOT_FOUND) return rc;
+    /* Batches of a database that was deleted since are not forgotten. */
+    struct err upload_err;
+    if (upload_all(t, c, &upload_err) == RC_OK) return rc;
+    *err = upload_err;
+    return err->rc;
 }
 
 /* ---- capture ---- */
@@ -153,15 +167,18 @@ enum rc task_once(struct task *t, struct batch_scratch *s, const struct call *c,
 static int64_t run_capture(struct sched_job *job, void *worker)
 {
     struct task *t = (struct task *)((char *)job - offsetof(struct task, capture_job));
-    struct call c = {.deadline_ms = os_mono_ms() + STORE_TIMEOUT_MS};
+    struct call c = {.cancel = t->pools.cancel,
+                     .deadline_ms = os_mono_ms() + STORE_TIMEOUT_MS};
     struct err err;
     int64_t now = os_mono_ms();
-    atomic_store(&t->rung, false);
-    if (!atomic_load(&t->placed) && find_place(t, &c, &err) != RC_OK) {
-        int64_t due = note_failure(&t->capture_fails, t, "find the place in the log", &err);
-        /* Without any position nothing can be numbered; with one, capture goes on meanwhile. */
-        if (atomic_load(&t->staged) == 0) return due;
+    if (!atomic_load(&t->placed) && now >= t->place_ms) {
+        if (find_place(t, &c, &err) == RC_OK)
+            note_success(&t->place_fails, t, "find the place in the log");
+        else
+            t->place_ms = note_failure(&t->place_fails, t, "find the place in the log", &err);
     }
+    /* Without any position nothing can be numbered; with one, capture goes on meanwhile. */
+    if (!atomic_load(&t->placed) && atomic_load(&t->staged) == 0) return t->place_ms;
     uint32_t early = EARLY_FACTOR * t->capture_opts.checkpoint_pages;
     bool long_wal = capture_pending(t->cap) >= early;
     bool behind = atomic_load(&t->staged) > atomic_load(&t->uploaded);
@@ -185,21 +202,22 @@ static enum rc capture_all(struct task *t, struct batch_scratch *s, struct err *
     struct capture_result res;
     int64_t now = os_mono_ms();
     t->asleep = false;
+    atomic_store(&t->rung, false);
     do {
         TRY(capture_sync(t->cap, s, &res, err));
-        note_staged(t, &res);
-        if (res.staged) t->cut_ms = now;
+        TRY(note_staged(t, &res, err));
+        if (res.staged) t->cut_ms = t->news_ms = now;
     } while (res.more);
+    if (t->absent) drop_watches(t); /* the folder's; now there are better ones */
     t->absent = false;
     int64_t every = t->db->checkpoint_interval_ms;
     bool force = every > 0 && now - t->checkpoint_ms >= every;
     if (force) t->checkpoint_ms = now;
     TRY(capture_checkpoint(t->cap, s, force, &res, err));
-    note_staged(t, &res);
-    return RC_OK;
+    return note_staged(t, &res, err);
 }
 
-static void note_staged(struct task *t, const struct capture_result *res)
+static enum rc note_staged(struct task *t, const struct capture_result *res, struct err *err)
 {
     char txid[17], pages[16];
     const struct config_db *db = t->db;
@@ -211,13 +229,25 @@ static void note_staged(struct task *t, const struct capture_result *res)
     if (res->why == CAPTURE_COMPARED)
         log_debug("continuity could not be proved, compared the database page by page", "db",
                   db->path);
-    if (!res->staged) return;
-    txid_put(res->txid, txid);
-    snprintf(pages, sizeof pages, "%" PRIu32, res->pages);
-    log_debug("batch staged", "db", db->path, "txid", txid, "pages", pages);
-    atomic_store(&t->staged, res->txid);
     if (res->snapshot) atomic_store(&t->snapshot, true);
+    if (res->txid < atomic_load(&t->staged)) {
+        /* A local state that was damaged under our hands counts from the start again. */
+        atomic_store(&t->placed, false);
+        atomic_store(&t->staged, res->txid);
+        return err_set(err, RC_BUSY, "the local state was started anew; looking for the place in "
+                                     "the log again");
+    }
+    /* A batch whose seal failed late is found by the replay: nobody has been told of it. */
+    if (res->txid > atomic_load(&t->staged)) {
+        txid_put(res->txid, txid);
+        snprintf(pages, sizeof pages, "%" PRIu32, res->pages);
+        log_debug("batch staged", "db", db->path, "txid", txid, "pages", pages);
+        atomic_store(&t->staged, res->txid);
+    } else if (!res->snapshot) {
+        return RC_OK;
+    }
     if (t->pooled) wake(t->pools.upload, &t->upload_job, os_mono_ms());
+    return RC_OK;
 }
 
 static int64_t capture_failed(struct task *t, const struct err *err)
@@ -227,6 +257,7 @@ static int64_t capture_failed(struct task *t, const struct err *err)
         log_warn("the database file was deleted or replaced; its log continues with what is there "
                  "now, as a new transaction",
                  "db", t->db->path);
+        drop_watches(t); /* they are on files that nobody finds any more */
         return os_mono_ms() + t->poll_ms;
     }
     return note_failure(&t->capture_fails, t, "capture", err);
@@ -249,6 +280,11 @@ static int64_t rest(struct task *t, int64_t now)
         return now + t->poll_ms;
     }
     if (capture_pending(t->cap) > 0) return now + SETTLE_MS;
+    /* It rang, but there is nothing: a commit on its way through an fsync to the wal-index, which
+     * rings no more, or a transaction that is rolled back. Look again, at growing intervals. */
+    int64_t rung_ms = atomic_load(&t->rung_ms);
+    if (rung_ms >= t->news_ms && now - rung_ms < LINGER_MS)
+        return now + (now - rung_ms > SETTLE_MS ? now - rung_ms : SETTLE_MS);
     if (t->db->checkpoint_interval_ms > 0 && capture_wants_checkpoint(t->cap))
         return t->checkpoint_ms + t->db->checkpoint_interval_ms;
     if (now < t->cut_ms + t->sleep_after_ms) return t->cut_ms + t->sleep_after_ms;
@@ -258,14 +294,19 @@ static int64_t rest(struct task *t, int64_t now)
     return SCHED_NEVER;
 }
 
+static void drop_watches(struct task *t)
+{
+    if (t->pooled) bell_drop(t->pools.bell, t);
+    t->wal_watch = t->gone_watch = t->folder_watch = BELL_NONE;
+}
+
 static int64_t watch_absent(struct task *t)
 {
     char folder[OS_PATH_MAX];
     struct err err;
     if (!t->absent) log_info("the database does not exist, waiting for it", "db", t->db->path);
     t->absent = true;
-    bell_drop(t->pools.bell, t);
-    t->wal_watch = t->gone_watch = t->folder_watch = BELL_NONE;
+    drop_watches(t);
     snprintf(folder, sizeof folder, "%s", t->db->path);
     char *slash = strrchr(folder, '/');
     if (slash != NULL) slash[slash == folder] = '\0';
@@ -299,6 +340,7 @@ static enum rc find_place(struct task *t, const struct call *c, struct err *err)
             log_warn("local state and replica do not fit together, uploading the whole database",
                      "db", t->db->path);
         TRY(capture_restart_at(t->cap, remote, err));
+        capture_log_page_size(t->cap, h.page_size);
         if (h.has_digest) capture_expect(t->cap, h.digest, h.timestamp_ms);
         local = remote;
     }
@@ -324,20 +366,39 @@ static enum rc newest_remote(struct task *t, const struct call *c, uint64_t *ret
     CLEANUP(log_files_fini) struct log_files files = {0};
     char key[STORE_KEY_MAX + 1];
     uint8_t raw[LTX_HEADER_SIZE];
-    const struct log_file *newest = NULL;
-    *ret_txid = 0;
-    *ret_h = (struct ltx_header){0};
     TRY(log_list_all(&t->log, c, &files, err));
-    for (size_t i = 0; i < files.count; i++) {
-        const struct log_file *f = &files.items[i];
-        if (newest == NULL || f->txid_max > newest->txid_max) newest = f;
+    const struct log_file *f = newest_below(&files, LOG_LEVEL_COUNT);
+    while (f != NULL) {
+        log_key(&t->log, f->level, f->txid_min, f->txid_max, key);
+        TRY(store_read(t->store, c, key, 0, raw, sizeof raw, err));
+        TRY(ltx_header_get(raw, ret_h, err));
+        *ret_txid = f->txid_max;
+        if (f->level != LOG_LEVEL_SNAPSHOT || !staged_here(t, f->txid_max, ret_h)) break;
+        f = newest_below(&files, LOG_LEVEL_SNAPSHOT); /* our image, whose batch comes next */
     }
-    if (newest == NULL) return RC_OK;
-    *ret_txid = newest->txid_max;
-    if (newest->level != 0) return RC_OK; /* level 0 was emptied: known to nobody */
-    log_key(&t->log, 0, newest->txid_min, newest->txid_max, key);
-    TRY(store_read(t->store, c, key, 0, raw, sizeof raw, err));
-    return ltx_header_get(raw, ret_h, err);
+    if (f == NULL) *ret_txid = 0, *ret_h = (struct ltx_header){0};
+    if (f == NULL || f->level != 0) ret_h->has_digest = false; /* 0 was emptied: known to nobody */
+    return RC_OK;
+}
+
+static const struct log_file *newest_below(const struct log_files *files, uint32_t level)
+{
+    const struct log_file *newest = NULL;
+    for (size_t i = 0; i < files->count; i++) {
+        const struct log_file *f = &files->items[i];
+        if (f->level < level && (newest == NULL || f->txid_max > newest->txid_max)) newest = f;
+    }
+    return newest;
+}
+
+static bool staged_here(struct task *t, uint64_t txid, const struct ltx_header *remote)
+{
+    struct ltx_header h;
+    struct err ignored;
+    uint64_t size;
+    return remote->has_digest &&
+           state_staged_info(capture_state(t->cap), txid, &h, &size, &ignored) == RC_OK &&
+           digest_equal(remote->digest, h.digest);
 }
 
 static enum rc known_here(struct task *t, uint64_t txid, const struct ltx_header *remote,
@@ -363,7 +424,8 @@ static enum rc known_here(struct task *t, uint64_t txid, const struct ltx_header
 static int64_t run_upload(struct sched_job *job, void *worker)
 {
     struct task *t = (struct task *)((char *)job - offsetof(struct task, upload_job));
-    struct call c = {.deadline_ms = os_mono_ms() + STORE_TIMEOUT_MS};
+    struct call c = {.cancel = t->pools.cancel,
+                     .deadline_ms = os_mono_ms() + STORE_TIMEOUT_MS};
     struct err err;
     (void)worker;
     if (!atomic_load(&t->placed)) return SCHED_NEVER; /* find_place wakes this job */
@@ -375,13 +437,14 @@ static int64_t run_upload(struct sched_job *job, void *worker)
 
 static enum rc upload_all(struct task *t, const struct call *c, struct err *err)
 {
-    if (atomic_load(&t->snapshot)) TRY(upload_snapshot(t, c, err));
     while (atomic_load(&t->uploaded) < atomic_load(&t->staged)) {
         uint64_t txid = atomic_load(&t->uploaded) + 1;
         TRY(call_check(c, err));
+        if (atomic_load(&t->snapshot)) TRY(upload_snapshot(t, c, err));
         TRY(upload_batch(t, c, txid, err));
         atomic_store(&t->uploaded, txid);
     }
+    if (atomic_load(&t->snapshot)) TRY(upload_snapshot(t, c, err));
     return state_drop_staged(capture_state(t->cap), atomic_load(&t->uploaded), err);
 }
 

@@ -24,7 +24,8 @@ struct task_pools {
     struct sched *capture, *upload;
     struct bell *bell;
     struct sched_job *trim; /* gives memory back after databases went to sleep; by upload's pool */
-    int64_t sleep_after_ms; /* idle so long: let go of a small database; 0: 10 s */
+    const atomic_bool *cancel; /* true: give up calls to the store; NULL: never */
+    int64_t sleep_after_ms;    /* idle so long: let go of a small database; 0: 10 s */
 };
 struct task;
 

@@ -132,7 +132,9 @@ struct image bed_image(struct bed *b)
              b->path, copy, b->path, b->path, wal);
     assert_int_equal(system(cmd), 0);
     assert_int_equal(sqlite3_open(copy, &db), SQLITE_OK);
-    assert_int_equal(sqlite3_exec(db, "PRAGMA wal_checkpoint(TRUNCATE)", 0, 0, 0), SQLITE_OK);
+    if (sqlite3_exec(db, "PRAGMA wal_checkpoint(TRUNCATE)", 0, 0, 0) != SQLITE_OK)
+        fail_msg("copy: %s (%d, errno %d)", sqlite3_errmsg(db), sqlite3_extended_errcode(db),
+                 sqlite3_system_errno(db));
     assert_int_equal(sqlite3_close(db), SQLITE_OK);
     read_all(copy, &img);
     return img;

@@ -24,7 +24,7 @@ struct spy_store {
     struct store_ops ops;
     struct store *inner;
 };
-static char mem_url[96]; /* not "": replicas are there */
+static char mem_url[112]; /* not "": replicas are there */
 
 /* The linker sends calls of config_replica_open here. */
 enum rc __real_config_replica_open(const struct config_replica *r, struct store **ret_store,
@@ -334,7 +334,7 @@ enum rc __wrap_config_replica_open(const struct config_replica *r, struct store 
         TRY(__real_config_replica_open(r, &s, err));
     if (spy.faults) {
         TRY(store_fault_new(s, &s, err));
-        store_fault_mode(s, spy.fault_mode);
+        store_fault_mode(s, spy.fault_loses ? STORE_FAULT_LOSE : STORE_FAULT_REFUSE);
     }
     return make_spy(s, ret_store, err);
 }

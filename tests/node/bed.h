@@ -22,7 +22,7 @@ struct spy {
     atomic_uint calls, lists, puts; /* since the start; puts: those that made an object */
     bool no_create;                 /* the store cannot arbitrate between writers */
     bool faults;                    /* with a countdown store below */
-    enum store_fault fault_mode;
+    bool fault_loses;               /* ... whose answers get lost, rather than refuse */
 };
 extern struct spy spy;
 
@@ -33,7 +33,7 @@ struct bytes {
 
 struct bed {
     enum bed_kind kind;
-    char dir[64], path[96], meta[128], replica[96], url[96];
+    char dir[64], path[96], meta[128], replica[96], url[112];
     sqlite3 *app;
     struct config *cfg;
     struct store *peek; /* around the spy; keeps a mem store alive */
