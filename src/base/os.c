@@ -300,6 +300,12 @@ void os_sleep_ms(int64_t ms)
         continue;
 }
 
+void os_sleep_us(int64_t us)
+{
+    struct timespec t = {.tv_nsec = us * 1000};
+    while (nanosleep(&t, &t) != 0 && errno == EINTR) continue;
+}
+
 uint64_t os_random(void)
 {
     uint64_t v = 0;

@@ -70,6 +70,7 @@ MUST_CHECK enum rc os_write_file(const char *path, const void *data, size_t size
 int64_t os_now_ms(void);  /* wall clock, ms since 1970 */
 int64_t os_mono_ms(void); /* monotonic clock */
 void os_sleep_ms(int64_t ms);
+void os_sleep_us(int64_t us); /* below a second */
 uint64_t os_random(void);
 int os_cpu_count(void);
 void os_raise_fd_limit(void); /* soft limit on descriptors up to the hard one */

@@ -97,7 +97,7 @@ static enum rc page_save(struct page *p, const char *dir, const char *name, stru
         rc = err_set(err, RC_INVALID, "path too long: '%s'", dir);
     else
         rc = os_write_file(path, p->text, p->size, 0644, err);
-    free(p->text); /* open_memstream's own */
+    mem_free(p->text); /* open_memstream's own */
     return rc;
 }
 

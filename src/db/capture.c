@@ -62,7 +62,8 @@ static enum rc adopt(struct capture *cap, struct batch_scratch *s, const struct 
                      struct capture_result *res, struct err *err);
 static enum rc collect_base(struct capture *cap, struct batch_scratch *s, struct err *err);
 static enum rc write_snapshot(struct capture *cap, struct batch_scratch *s,
-                              const struct batch_spec *batch, struct err *err);
+                              const struct batch_spec *batch, const struct db_pos *at,
+                              struct err *err);
 static enum rc seal(struct capture *cap, struct batch_scratch *s, const struct batch_done *done,
                     struct capture_result *res, struct err *err);
 static void next_batch(const struct capture *cap, struct batch_spec *spec);
@@ -438,13 +439,15 @@ static enum rc sync_compare(struct capture *cap, struct batch_scratch *s,
         TRY(adopt(cap, s, &spec, res, err));
         if (res->why == CAPTURE_ADOPTED) return RC_OK;
     }
+    /* Files of another page size are only restorable with the image below them: it comes first. */
+    if (first && cap->want_snapshot) TRY(write_snapshot(cap, s, &spec, &spec.after, err));
     TRY(batch_write(s, cap->src, cap->st, &spec, &done, err));
     res->why = first ? CAPTURE_FIRST : CAPTURE_COMPARED;
     if (done.size > 0)
         TRY(seal(cap, s, &done, res, err));
     else
         state_advance(cap->st, &cap->pos);
-    if (cap->want_snapshot) TRY(write_snapshot(cap, s, &spec, err));
+    if (!first && cap->want_snapshot) TRY(write_snapshot(cap, s, &spec, &cap->pos, err));
     res->snapshot = cap->want_snapshot;
     cap->want_snapshot = cap->compare = false;
     return RC_OK;
@@ -480,9 +483,10 @@ static enum rc collect_base(struct capture *cap, struct batch_scratch *s, struct
     return batch_collect(s, cap->src, &from, &cap->base, 0, &r, err);
 }
 
-/* A level 9 image of the position just reached, beside the batches. */
+/* A level 9 image as of `at`, beside the batches. */
 static enum rc write_snapshot(struct capture *cap, struct batch_scratch *s,
-                              const struct batch_spec *batch, struct err *err)
+                              const struct batch_spec *batch, const struct db_pos *at,
+                              struct err *err)
 {
     char path[OS_PATH_MAX];
     struct batch_spec spec = *batch;
@@ -490,8 +494,8 @@ static enum rc write_snapshot(struct capture *cap, struct batch_scratch *s,
     state_snapshot_path(cap->st, path);
     spec.kind = BATCH_FULL;
     spec.before = (struct db_pos){0};
-    spec.after.txid = cap->pos.txid;
-    spec.after.timestamp_ms = cap->pos.timestamp_ms;
+    spec.after.txid = at->txid;
+    spec.after.timestamp_ms = at->timestamp_ms;
     spec.txid_min = 1;
     spec.snapshot_path = path;
     return batch_write(s, cap->src, cap->st, &spec, &done, err);

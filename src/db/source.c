@@ -24,11 +24,12 @@ struct source {
     volatile const uint8_t *shm;      /* first region of the wal-index */
     uint32_t page_size;
     int busy_timeout_ms;
+    int64_t waiting_since_ms; /* in wait_a_little */
     bool held, locked, switched;
 };
 
-static enum rc open_conn(struct source *src, const struct source_opts *opts, sqlite3 **ret_conn,
-                         struct err *err);
+static enum rc open_conn(struct source *src, sqlite3 **ret_conn, struct err *err);
+static int wait_a_little(void *ctx, int tries);
 static enum rc ensure_wal_mode(struct source *src, struct err *err);
 static enum rc find_files(struct source *src, struct err *err);
 static enum rc identify(const char *path, struct file_id *ret_id, struct err *err);
@@ -62,8 +63,8 @@ enum rc source_open(const char *path, const struct source_opts *opts, struct sou
     src->busy_timeout_ms = opts->busy_timeout_ms;
     src->path = mem_strdup(path);
     enum rc rc = src->path ? RC_OK : err_mem(err, "a database");
-    if (rc == RC_OK) rc = open_conn(src, opts, &src->holder, err);
-    if (rc == RC_OK) rc = open_conn(src, opts, &src->worker, err);
+    if (rc == RC_OK) rc = open_conn(src, &src->holder, err);
+    if (rc == RC_OK) rc = open_conn(src, &src->worker, err);
     if (rc == RC_OK) rc = ensure_wal_mode(src, err);
     if (rc == RC_OK) rc = find_files(src, err);
     if (rc != RC_OK) {
@@ -167,10 +168,10 @@ enum rc source_checkpoint(struct source *src, struct err *err)
 enum rc source_truncate_wal(struct source *src, struct err *err)
 {
     ASSERT(src->held && !src->locked);
-    sqlite3_busy_timeout(src->worker, 0);
+    sqlite3_busy_handler(src->worker, NULL, NULL);
     int code =
         sqlite3_wal_checkpoint_v2(src->worker, "main", SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
-    sqlite3_busy_timeout(src->worker, src->busy_timeout_ms);
+    sqlite3_busy_handler(src->worker, wait_a_little, src);
     if (code == SQLITE_OK || code == SQLITE_BUSY || code == SQLITE_LOCKED) return RC_OK;
     return sql_err(err, src->worker, code, "truncate the WAL");
 }
@@ -250,8 +251,7 @@ const char *db_sqlite_version(void)
     return sqlite3_libversion();
 }
 
-static enum rc open_conn(struct source *src, const struct source_opts *opts, sqlite3 **ret_conn,
-                         struct err *err)
+static enum rc open_conn(struct source *src, sqlite3 **ret_conn, struct err *err)
 {
     int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX;
     int code = sqlite3_open_v2(src->path, ret_conn, flags, NULL);
@@ -261,11 +261,23 @@ static enum rc open_conn(struct source *src, const struct source_opts *opts, sql
             err, RC_DENIED,
             "no permission to write: a WAL database needs it even to be read; run sluice "
             "as the user who owns the database");
-    sqlite3_busy_timeout(*ret_conn, opts->busy_timeout_ms);
+    sqlite3_busy_handler(*ret_conn, wait_a_little, src);
     sqlite3_db_config(*ret_conn, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
     TRY(exec(*ret_conn, "PRAGMA wal_autocheckpoint=0", err));
     TRY(exec(*ret_conn, "PRAGMA cache_size=1", err));
     return exec(*ret_conn, "PRAGMA mmap_size=0", err);
+}
+
+/* An application that commits without pause leaves the write lock free for some microseconds at a
+ * time. SQLite's own handler sleeps up to 100 ms between tries and may never meet one of them. */
+static int wait_a_little(void *ctx, int tries)
+{
+    struct source *src = ctx;
+    int64_t now = os_mono_ms();
+    if (tries == 0) src->waiting_since_ms = now;
+    if (now - src->waiting_since_ms >= src->busy_timeout_ms) return 0;
+    os_sleep_us(tries < 2000 ? 20 : 1000);
+    return 1;
 }
 
 static enum rc ensure_wal_mode(struct source *src, struct err *err)

@@ -32,9 +32,9 @@ struct source_opts {
 void source_global_init(void);
 
 /* Open, switch to WAL mode if needed. Takes no hold yet.
- * Fails: RC_NOT_FOUND no file, or an empty one; RC_DENIED permissions; RC_BUSY locked (an application with
- * locking_mode=EXCLUSIVE, or a busy rollback-journal database); RC_CORRUPT not a database;
- * RC_UNSUPPORTED WAL impossible here; RC_NO_SPACE, RC_NO_MEM, RC_IO. */
+ * Fails: RC_NOT_FOUND no file, or an empty one; RC_DENIED permissions; RC_BUSY locked (an
+ * application with locking_mode=EXCLUSIVE, or a busy rollback-journal database); RC_CORRUPT not a
+ * database; RC_UNSUPPORTED WAL impossible here; RC_NO_SPACE, RC_NO_MEM, RC_IO. */
 MUST_CHECK enum rc source_open(const char *path, const struct source_opts *opts,
                                struct source **ret_src, struct err *err);
 void source_close(struct source *src);              /* NULL is fine */

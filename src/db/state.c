@@ -55,6 +55,7 @@ static enum rc decode_staged(struct state *st, int fd, uint64_t size, struct ltx
 static enum rc take_event(struct state *st, struct ltx_decoder *dec, const uint8_t *in,
                           size_t *size, struct ltx_header *h, struct ltx_event *ev,
                           struct err *err);
+static enum rc drop_early_snapshot(const struct state *st, struct err *err);
 static enum rc drop_snapshot(const struct state *st, struct err *err);
 static enum rc drop_all_staged(struct state *st, uint64_t from_txid, struct err *err);
 
@@ -83,7 +84,8 @@ enum rc state_reload(struct state *st, struct err *err)
     if (rc != RC_OK) return rc;
     atomic_store(&st->durable_txid, st->pos.txid);
     st->batches = st->bytes = 0;
-    return replay_all(st, err);
+    TRY(replay_all(st, err));
+    return drop_early_snapshot(st, err);
 }
 
 enum rc state_sleep(struct state *st, struct err *err)
@@ -527,6 +529,23 @@ static enum rc drop_one(void *ctx, const char *name, struct err *err)
     if (r.first != 0 && r.first < d->from) return RC_OK;
     snprintf(path, sizeof path, "%s/ltx/%s", d->st->dir, name);
     return os_unlink(path, err);
+}
+
+/* An image whose batch never came to be: another batch will take that TXID. */
+static enum rc drop_early_snapshot(const struct state *st, struct err *err)
+{
+    char path[OS_PATH_MAX];
+    uint8_t raw[LTX_HEADER_SIZE];
+    struct ltx_header h;
+    size_t got;
+    CLEANUP(os_closep) int fd = -1;
+    state_snapshot_path(st, path);
+    enum rc rc = os_open(path, O_RDONLY, 0, &fd, err);
+    if (rc != RC_OK) return rc == RC_NOT_FOUND ? RC_OK : rc;
+    TRY(os_pread(fd, raw, sizeof raw, 0, &got, err));
+    bool ours =
+        got == sizeof raw && ltx_header_get(raw, &h, err) == RC_OK && h.txid_max <= st->pos.txid;
+    return ours ? RC_OK : drop_snapshot(st, err);
 }
 
 static enum rc drop_snapshot(const struct state *st, struct err *err)

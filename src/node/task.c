@@ -9,12 +9,12 @@
 #define BACKOFF_MIN_MS   1000
 #define BACKOFF_MAX_MS   300000
 #define LOG_EVERY_MS     30000
-#define SETTLE_MS        5     /* from the first write of a transaction to a look at the WAL */
+#define SETTLE_MS        5      /* from the first write of a transaction to a look at the WAL */
 #define LINGER_MS        600000 /* so long a commit may take from its last write to its end */
-#define BUSY_LOOK_MS     100   /* how often an active WAL's length is looked at */
-#define EARLY_FACTOR     4     /* cut early from this many times the checkpoint length */
-#define SLEEP_AFTER_MS   10000 /* unless the pools say otherwise */
-#define SLEEP_PAGES_MAX  2048  /* waking up means to compare all of it: some milliseconds */
+#define BUSY_LOOK_MS     100    /* how often an active WAL's length is looked at */
+#define EARLY_FACTOR     4      /* cut early from this many times the checkpoint length */
+#define SLEEP_AFTER_MS   10000  /* unless the pools say otherwise */
+#define SLEEP_PAGES_MAX  2048   /* waking up means to compare all of it: some milliseconds */
 #define TRIM_AFTER_MS    2000
 #define STORE_TIMEOUT_MS 120000
 
@@ -167,8 +167,7 @@ enum rc task_once(struct task *t, struct batch_scratch *s, const struct call *c,
 static int64_t run_capture(struct sched_job *job, void *worker)
 {
     struct task *t = (struct task *)((char *)job - offsetof(struct task, capture_job));
-    struct call c = {.cancel = t->pools.cancel,
-                     .deadline_ms = os_mono_ms() + STORE_TIMEOUT_MS};
+    struct call c = {.cancel = t->pools.cancel, .deadline_ms = os_mono_ms() + STORE_TIMEOUT_MS};
     struct err err;
     int64_t now = os_mono_ms();
     if (!atomic_load(&t->placed) && now >= t->place_ms) {
@@ -234,8 +233,9 @@ static enum rc note_staged(struct task *t, const struct capture_result *res, str
         /* A local state that was damaged under our hands counts from the start again. */
         atomic_store(&t->placed, false);
         atomic_store(&t->staged, res->txid);
-        return err_set(err, RC_BUSY, "the local state was started anew; looking for the place in "
-                                     "the log again");
+        return err_set(err, RC_BUSY,
+                       "the local state was started anew; looking for the place in "
+                       "the log again");
     }
     /* A batch whose seal failed late is found by the replay: nobody has been told of it. */
     if (res->txid > atomic_load(&t->staged)) {
@@ -424,8 +424,7 @@ static enum rc known_here(struct task *t, uint64_t txid, const struct ltx_header
 static int64_t run_upload(struct sched_job *job, void *worker)
 {
     struct task *t = (struct task *)((char *)job - offsetof(struct task, upload_job));
-    struct call c = {.cancel = t->pools.cancel,
-                     .deadline_ms = os_mono_ms() + STORE_TIMEOUT_MS};
+    struct call c = {.cancel = t->pools.cancel, .deadline_ms = os_mono_ms() + STORE_TIMEOUT_MS};
     struct err err;
     (void)worker;
     if (!atomic_load(&t->placed)) return SCHED_NEVER; /* find_place wakes this job */

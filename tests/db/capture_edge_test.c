@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
+#include "base/fault.h"
 #include "db/bed.h"
 
 static void rows(struct bed *b, int count, int size)
@@ -68,7 +69,9 @@ static void test_restart_while_frames_are_read(void **state)
         bed_capture_open(&b);
         assert_int_equal(pthread_create(&id, NULL, restart_the_wal, &b), 0);
         for (int i = 0; i < 4; i++) {
-            if (capture_sync(b.cap, b.scratch, &b.last, &err) != RC_OK) fail_msg("%s", err.text);
+            enum rc rc = capture_sync(b.cap, b.scratch, &b.last, &err);
+            if (rc == RC_BUSY) continue; /* the other one writes without a pause */
+            if (rc != RC_OK) fail_msg("%s", err.text);
             bed_catch_up(&b);
             check_applied(&b);
         }
@@ -231,6 +234,44 @@ static void test_deleted_state_is_not_a_deleted_database(void **state)
     bed_free(&b);
 }
 
+/* Other pages cannot be put on top of a log of another page size: at no moment may there be a
+ * batch of the new size without the image that goes below it. */
+static void test_new_page_size_has_its_image_first(void **state)
+{
+    (void)state;
+    bool fired = true;
+    for (uint64_t n = 1; fired; n++) {
+        struct bed b;
+        struct err err;
+        char batch[OS_PATH_MAX], image[OS_PATH_MAX];
+        bed_new(&b, 4096, "none");
+        bed_capture_open(&b);
+        bed_sync(&b);
+        bed_capture_close(&b);
+        bed_sql(&b, "PRAGMA journal_mode=delete");
+        bed_sql(&b, "PRAGMA page_size=8192");
+        bed_sql(&b, "VACUUM");
+        bed_capture_open(&b);
+        state_staged_path(capture_state(b.cap), 2, batch);
+        state_snapshot_path(capture_state(b.cap), image);
+        fault_arm(FAULT_SYSCALL, n, false);
+        enum rc rc = capture_sync(b.cap, b.scratch, &b.last, &err);
+        fired = fault_fired();
+        fault_arm(0, 0, false);
+        assert_true(fired || rc == RC_OK);
+        if (access(batch, F_OK) == 0) assert_int_equal(access(image, F_OK), 0);
+        /* An image alone is no harm: it goes when the state is opened. */
+        bool alone = access(batch, F_OK) != 0;
+        bed_capture_close(&b);
+        bed_capture_open(&b);
+        if (alone) assert_int_not_equal(access(image, F_OK), 0);
+        bed_sync(&b);
+        bed_check(&b);
+        bed_free(&b);
+        assert_true(n < 500);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -239,6 +280,7 @@ int main(void)
         cmocka_unit_test(test_reset_forgets_the_snapshot),
         cmocka_unit_test(test_empty_file_is_left_alone),
         cmocka_unit_test(test_deleted_wal_is_noticed),
+        cmocka_unit_test(test_new_page_size_has_its_image_first),
         cmocka_unit_test(test_deleted_state_is_not_a_deleted_database),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

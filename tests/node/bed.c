@@ -47,6 +47,7 @@ static enum rc spy_del(struct store *s, const struct call *c, const char *key, s
 static void shell(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 static void read_file(const char *path, struct bytes *ret);
 static void image(struct bed *b, struct bytes *ret);
+static int count_fds(const char *path);
 static struct log peek_log(struct bed *b);
 static enum rc take_bytes(void *ctx, const void *data, size_t size, struct err *err);
 static enum rc new_scratch(void **ret_worker, struct err *err);
@@ -310,16 +311,13 @@ bool bed_restore_is_current(struct bed *b)
 
 int bed_open_fds(const struct bed *b)
 {
-    int count = 0;
-    for (int fd = 0; fd < 256; fd++) {
-        char link[64], to[256];
-        snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-        ssize_t n = readlink(link, to, sizeof to - 1);
-        if (n <= 0) continue;
-        to[n] = '\0';
-        count += strncmp(to, b->path, strlen(b->path)) == 0;
-    }
-    return count;
+    return count_fds(b->path);
+}
+
+/* Of the state, only the lock is open. */
+bool bed_asleep(const struct bed *b)
+{
+    return count_fds(b->meta) == 1;
 }
 
 /* ---- the spy ---- */
@@ -452,6 +450,20 @@ static void image(struct bed *b, struct bytes *ret)
     assert_int_equal(sqlite3_exec(db, "PRAGMA wal_checkpoint(TRUNCATE)", 0, 0, 0), SQLITE_OK);
     assert_int_equal(sqlite3_close(db), SQLITE_OK);
     read_file(copy, ret);
+}
+
+static int count_fds(const char *path)
+{
+    int count = 0;
+    for (int fd = 0; fd < 256; fd++) {
+        char link[64], to[256];
+        snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+        ssize_t n = readlink(link, to, sizeof to - 1);
+        if (n <= 0) continue;
+        to[n] = '\0';
+        count += strncmp(to, path, strlen(path)) == 0;
+    }
+    return count;
 }
 
 static struct log peek_log(struct bed *b)

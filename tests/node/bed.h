@@ -77,5 +77,8 @@ void bed_staged_bytes(struct bed *b, uint64_t txid, struct bytes *ret);
 /* Restore and compare with the database as SQLite sees it, byte for byte. */
 void bed_check_restore(struct bed *b);
 bool bed_restore_is_current(struct bed *b); /* the same, as a question */
-int bed_open_fds(const struct bed *b);      /* of this process, on the database and its WAL */
+/* Of this process, on the database and its WAL. SQLite keeps some open as long as the application,
+ * which is in this process, has the database open. */
+int bed_open_fds(const struct bed *b);
+bool bed_asleep(const struct bed *b);
 #endif
