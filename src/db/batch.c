@@ -60,7 +60,7 @@ static enum rc add_page(struct writer *w, uint32_t pgno, const uint8_t *page, st
 static enum rc write_fresh(struct batch_scratch *s, struct state *st, struct err *err);
 static enum rc record_fresh(struct writer *w, struct err *err);
 static enum rc subtract_dropped(struct writer *w, struct err *err);
-static enum rc flush(struct writer *w, struct buf *b, int fd, uint64_t *off, struct err *err);
+static enum rc flush(struct buf *b, int fd, uint64_t *off, struct err *err);
 static enum rc spill_index(struct writer *w, struct err *err);
 static enum rc finish_output(struct writer *w, struct batch_done *done, struct err *err);
 static enum rc publish_snapshot(struct writer *w, struct err *err);
@@ -318,7 +318,7 @@ static enum rc add_page(struct writer *w, uint32_t pgno, const uint8_t *page, st
     TRY(ltx_encoder_page(w->enc, pgno, page, &w->s->frames, &w->s->index, err));
     if (w->s->index.size >= SPILL_BYTES) TRY(spill_index(w, err));
     if (w->s->frames.size < FLUSH_BYTES) return RC_OK;
-    return flush(w, &w->s->frames, w->fd, &w->off, err);
+    return flush(&w->s->frames, w->fd, &w->off, err);
 }
 
 static enum rc write_fresh(struct batch_scratch *s, struct state *st, struct err *err)
@@ -351,9 +351,8 @@ static enum rc subtract_dropped(struct writer *w, struct err *err)
     return RC_OK;
 }
 
-static enum rc flush(struct writer *w, struct buf *b, int fd, uint64_t *off, struct err *err)
+static enum rc flush(struct buf *b, int fd, uint64_t *off, struct err *err)
 {
-    (void)w;
     TRY(os_pwrite(fd, b->data, b->size, *off, err));
     *off += b->size;
     buf_reset(b);
@@ -369,7 +368,7 @@ static enum rc spill_index(struct writer *w, struct err *err)
         TRY(os_open(temp, O_RDWR | O_CREAT | O_TRUNC, 0600, &w->index_fd, err));
         TRY(os_unlink(temp, err));
     }
-    return flush(w, &w->s->index, w->index_fd, &w->index_off, err);
+    return flush(&w->s->index, w->index_fd, &w->index_off, err);
 }
 
 static enum rc finish_output(struct writer *w, struct batch_done *done, struct err *err)
@@ -391,9 +390,9 @@ static enum rc finish_output(struct writer *w, struct batch_done *done, struct e
     };
     uint8_t header[LTX_HEADER_SIZE], trailer[LTX_TRAILER_SIZE], footer[STATE_FOOTER_SIZE];
     TRY(ltx_encoder_finish(w->enc, &h, &w->s->frames, &w->s->index, header, trailer, err));
-    TRY(flush(w, &w->s->frames, w->fd, &w->off, err));
+    TRY(flush(&w->s->frames, w->fd, &w->off, err));
     TRY(copy_index(w, err));
-    TRY(flush(w, &w->s->index, w->fd, &w->off, err));
+    TRY(flush(&w->s->index, w->fd, &w->off, err));
     TRY(os_pwrite(w->fd, trailer, sizeof trailer, w->off, err));
     TRY(os_pwrite(w->fd, header, sizeof header, 0, err));
     done->size = w->off + sizeof trailer;

@@ -1,10 +1,10 @@
 /*
  * bell.h -- who says that a database has news: inotify, so that an idle one costs nothing.
  *
- *   on the -wal file       modified or deleted, armed for one ring: while a database is being
- * worked on its watch stays silent, and a busy application pays for one event an interval, not for
- * one a write on the database file   deleted, moved, permissions changed on the folder while the
- * database does not exist: something was created in it
+ * - On the -wal file: modified or deleted; armed for one ring. While a database is worked on its
+ *   watch stays silent, so a busy application pays for one event an interval, not one a write.
+ * - On the database file: deleted, moved, permissions changed.
+ * - On the folder, while the database does not exist: something was created in it.
  *
  * inotify sees nothing of writes that come from another machine, so on network file systems (and
  * when the limit on watches is reached) bell_arm says no, and the caller polls.

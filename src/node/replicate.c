@@ -1,10 +1,10 @@
 /*
  * replicate.c -- start, run and stop replication; see task.c for what happens to one database.
  *
- *   start   restore what is missing, open every database's state (refuse if another process has
- * it), start the pools and the bell, let every capture job run once run     the main thread waits
- * for signals and for the child stop    end the pools, then capture and upload once more, within
- * the shutdown timeout
+ * - Start: restore what is missing, open every database's state (refuse if another process has it),
+ *   start the pools and the bell, let every capture job run once.
+ * - Run: the main thread waits for signals and for the child.
+ * - Stop: end the pools, then capture and upload once more, within the shutdown timeout.
  */
 #include "node/replicate.h"
 #include <errno.h>
@@ -39,7 +39,7 @@ struct node {
 
 static enum rc open_tasks(struct node *n, struct err *err);
 static void close_tasks(struct node *n);
-static enum rc restore_missing(struct node *n, const struct config_db *db, struct err *err);
+static enum rc restore_missing(const struct config_db *db, struct err *err);
 static enum rc run_once(struct node *n, struct err *err);
 static enum rc run_until_signal(struct node *n, const sigset_t *set, struct err *err);
 static enum rc start_pools(struct node *n, struct err *err);
@@ -82,7 +82,7 @@ static enum rc open_tasks(struct node *n, struct err *err)
     for (size_t i = 0; i < n->cfg->db_count; i++) {
         const struct config_db *db = &n->cfg->dbs[i];
         if (n->opts->restore_if_missing || db->restore_if_db_not_exists)
-            TRY(restore_missing(n, db, err));
+            TRY(restore_missing(db, err));
         TRY(task_new(n->cfg, db, n->opts->once ? NULL : &n->pools, &n->tasks[i], err));
         n->task_count = i + 1;
     }
@@ -98,13 +98,12 @@ static void close_tasks(struct node *n)
     mem_free(n->tasks);
 }
 
-static enum rc restore_missing(struct node *n, const struct config_db *db, struct err *err)
+static enum rc restore_missing(const struct config_db *db, struct err *err)
 {
     struct stat st;
     struct store *store = NULL;
     struct restore_result res;
     const struct restore_opts opts = {.out_path = db->path, .mode = 0644}; /* less the umask */
-    (void)n;
     if (os_stat(db->path, &st, err) == RC_OK) {
         log_info("database already exists, skipping restore", "db", db->path);
         return RC_OK;

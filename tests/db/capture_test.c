@@ -74,19 +74,15 @@ static void test_restart_of_the_wal_is_followed(void **state)
 {
     (void)state;
     struct bed b;
-    struct wal_index x;
-    uint32_t max = 0;
     bed_new(&b, 4096, "none");
     bed_capture_open(&b);
     bed_sync(&b);
     for (int i = 0; i < 100; i++) {
         rows(&b, 20, 500);
         bed_sync(&b);
-        assert_int_equal(b.last.why, i ? CAPTURE_CONTINUED : b.last.why);
+        assert_int_equal(b.last.why, CAPTURE_CONTINUED);
         bed_checkpoint(&b, false);
         bed_check(&b);
-        wal_index_get((const uint8_t[WAL_INDEX_HEADER_SIZE]){0}, &x);
-        if (b.last.wal_bytes > max) max = (uint32_t)b.last.wal_bytes;
     }
     char wal[128];
     struct stat st;
