@@ -56,10 +56,20 @@ void cli_start_log(const struct config *cfg, const char *level, bool to_stderr)
     if (rc != RC_OK) log_warn("unknown log level, using info", "level", level);
 }
 
+/* A URL, or an existing folder: a database is a file, so a folder can only be a file store. */
+static bool names_replica(const struct cli *c, const char *name)
+{
+    struct stat st;
+    struct err ignored;
+    if (config_is_url(name)) return true;
+    if (opts_given(&c->opts, "config")) return false;
+    return os_stat(name, &st, &ignored) == RC_OK && S_ISDIR(st.st_mode);
+}
+
 enum rc cli_open_replica(struct cli *c, const char *name, struct cli_replica *ret, struct err *err)
 {
     CLEANUP(cli_close_replica) struct cli_replica r = {.name = name};
-    r.by_url = config_is_url(name);
+    r.by_url = names_replica(c, name);
     if (r.by_url) {
         if (opts_given(&c->opts, "config"))
             return err_set(err, RC_INVALID, "cannot specify a replica URL and the -config flag");

@@ -179,7 +179,6 @@ enum rc capture_sync(struct capture *cap, struct batch_scratch *s,
 void capture_want_snapshot(struct capture *cap)
 {
     capture_detach(cap);
-    cap->pos.wal_frame = 0; /* no continuing: the image needs a hold whose base is known */
     cap->want_snapshot = true;
 }
 
@@ -259,7 +258,8 @@ static enum rc attach_locked(struct capture *cap, struct err *err)
     bool yes = false;
     TRY(source_hold(cap->src, err));
     TRY(source_index(cap->src, &x, err));
-    TRY(continues(cap, &x, &yes, err));
+    /* An image needs a hold whose base is known. */
+    if (!cap->want_snapshot) TRY(continues(cap, &x, &yes, err));
     cap->compare = !yes;
     if (yes) return RC_OK;
     TRY(page_count_now(cap, &x, &cap->base_count, err));

@@ -25,6 +25,7 @@ static enum rc expand_field(char **field, const struct config_where *at, const c
 static enum rc check_dir_keys(const struct config_db *db, const struct config_where *at,
                               struct err *err);
 static enum rc fill_meta_path(struct config_db *db, struct err *err);
+static enum rc set_place(struct config_replica *r, const char *url, struct err *err);
 static enum rc find_type(struct config_replica *r, const struct config_where *at, struct err *err);
 static enum rc take_file_url(struct config_replica *r, const struct config_where *at,
                              struct err *err);
@@ -79,7 +80,7 @@ enum rc config_from_args(const char *db_path, const char *url, struct config **r
     TRY(config__defaults(CONFIG_REPLICA, &db->replica, err));
     TRY(config__defaults(CONFIG_REPLICA_OWN, &db->replica, err));
     TRY(config__str(&db->path, db_path, err));
-    TRY(config__str(&db->replica.url, url, err));
+    TRY(set_place(&db->replica, url, err));
     db->replica.given = true;
     TRY(config__db_finish(db, &at, err));
     *ret_cfg = cfg;
@@ -118,6 +119,13 @@ enum rc config_set(struct config *cfg, const char *key, const char *text, struct
     return config__set(k, cfg, text, &at, err);
 }
 
+/* On the command line a plain path is a folder; in the file that is what `path` is for. */
+static enum rc set_place(struct config_replica *r, const char *url, struct err *err)
+{
+    bool plain = !config_is_url(url) && strncmp(url, "file:", 5) != 0;
+    return config__str(plain ? &r->path : &r->url, url, err);
+}
+
 enum rc config_replica_from_url(const char *url, struct config_replica *ret_replica,
                                 struct err *err)
 {
@@ -125,7 +133,7 @@ enum rc config_replica_from_url(const char *url, struct config_replica *ret_repl
     struct config_where at = {.file = "", .context = ""};
     enum rc rc = config__defaults(CONFIG_REPLICA, &r, err);
     if (rc == RC_OK) rc = config__defaults(CONFIG_REPLICA_OWN, &r, err);
-    if (rc == RC_OK) rc = config__str(&r.url, url, err);
+    if (rc == RC_OK) rc = set_place(&r, url, err);
     if (rc == RC_OK) rc = config__replica_finish(&r, &at, err);
     if (rc == RC_OK)
         *ret_replica = r;

@@ -97,7 +97,8 @@ MUST_CHECK enum rc config_load(const char *path, bool expand_env, struct config 
 /* The same from memory; `file` is for the messages. Nothing is expanded. */
 MUST_CHECK enum rc config_parse(const char *text, size_t size, const char *file,
                                 struct config **ret_cfg, struct err *err);
-/* One database and one replica URL, everything else at its default. Fails: RC_INVALID. */
+/* One database and one replica, by URL or as a plain folder; everything else at its default.
+ * Fails: RC_INVALID. */
 MUST_CHECK enum rc config_from_args(const char *db_path, const char *url, struct config **ret_cfg,
                                     struct err *err);
 /* Change a top-level key, as if the file had it. An unknown key is a bug. Fails: RC_INVALID. */
@@ -106,7 +107,7 @@ MUST_CHECK enum rc config_set(struct config *cfg, const char *key, const char *t
 void config_free(struct config *cfg);   /* NULL is fine */
 void config_freep(struct config **cfg); /* for CLEANUP */
 
-/* A replica by URL alone. Fails: RC_INVALID. */
+/* A replica by URL, or a plain folder, alone. Fails: RC_INVALID. */
 MUST_CHECK enum rc config_replica_from_url(const char *url, struct config_replica *ret_replica,
                                            struct err *err);
 void config_replica_fini(struct config_replica *r);

@@ -58,6 +58,7 @@ struct task {
     _Atomic int64_t rung_ms;           /* when it last did */
 };
 
+static enum rc check_folder(const char *path, struct err *err);
 static int64_t run_capture(struct sched_job *job, void *worker);
 static int64_t run_upload(struct sched_job *job, void *worker);
 static enum rc find_place(struct task *t, const struct call *c, struct err *err);
@@ -106,6 +107,7 @@ enum rc task_new(const struct config *cfg, const struct config_db *db,
     };
     enum rc rc = config_replica_open(&db->replica, &t->store, err);
     t->log.store = t->store;
+    if (rc == RC_OK) rc = check_folder(db->path, err);
     if (rc == RC_OK) rc = capture_open(db->path, db->meta_path, &t->capture_opts, &t->cap, err);
     if (rc != RC_OK) {
         task_free(t);
@@ -117,6 +119,20 @@ enum rc task_new(const struct config *cfg, const struct config_db *db,
     atomic_store(&t->staged, state_pos(capture_state(t->cap))->txid);
     *ret_t = t;
     return RC_OK;
+}
+
+/* The database may still come, its folder must be there: made by us, with our user and mode, it
+ * would keep the application out. */
+static enum rc check_folder(const char *path, struct err *err)
+{
+    char folder[OS_PATH_MAX];
+    struct stat st;
+    snprintf(folder, sizeof folder, "%s", path);
+    char *slash = strrchr(folder, '/');
+    if (slash == NULL) return RC_OK;
+    slash[slash == folder] = '\0';
+    if (os_stat(folder, &st, err) == RC_OK) return RC_OK;
+    return err_wrap(err, "the database's folder must exist");
 }
 
 void task_free(struct task *t)

@@ -285,7 +285,6 @@ run replicate -enforce-retention a.db "$url" && is 1 &&
 run replicate -once -enforce-retention a.db "$url" && is 1 && err_has 'retention is not available yet'
 run replicate -ltx-encoding zip a.db "$url" && is 1 && err_has 'must be one of frame|block'
 run replicate -config empty.yml && is 1 && err_has 'no databases specified in configuration'
-run replicate a.db /plain && is 1 && err_has 'Error: replica url scheme required: /plain'
 run replicate -config nope.yml && is 1 && err_has "Error: config file not found: $dir/nope.yml"
 
 # ---- replicate: what the configuration asks for and is not there yet is said, once ----

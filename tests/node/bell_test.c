@@ -485,9 +485,17 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_once_per_arm),   T(test_end_of_file), T(test_gone),     T(test_folder),
-        T(test_drop),           T(test_failures),    T(test_overflow), T(test_nothing_missed),
-        T(test_many_owners),    T(test_no_watch_left), T(test_free_under_fire),
+        T(test_once_per_arm),
+        T(test_end_of_file),
+        T(test_gone),
+        T(test_folder),
+        T(test_drop),
+        T(test_failures),
+        T(test_overflow),
+        T(test_nothing_missed),
+        T(test_many_owners),
+        T(test_no_watch_left),
+        T(test_free_under_fire),
     };
     return cmocka_run_group_tests_name("node/bell", tests, NULL, NULL);
 }

@@ -604,8 +604,10 @@ static void test_from_args_and_find(void **state)
     assert_int_equal(config_set(cfg, "ltx-encoding", "x", &err), RC_INVALID);
     assert_string_equal(err.text, "ltx-encoding: must be one of frame|block (got 'x')");
     config_free(cfg);
-    assert_int_equal(config_from_args("/x/a.db", "/plain", &cfg, &err), RC_INVALID);
-    assert_string_equal(err.text, "replica url scheme required: /plain");
+    assert_int_equal(config_from_args("/x/a.db", "/plain", &cfg, &err), RC_OK);
+    assert_string_equal(cfg->dbs[0].replica.type, "file");
+    assert_string_equal(cfg->dbs[0].replica.path, "/plain");
+    config_free(cfg);
 }
 
 static void test_load(void **state)

@@ -26,7 +26,7 @@ rep=file://$dir/copy
 
 daemon() {
     shown="replicate $*"
-    "$PROGRAM" replicate "$@" >"$dir/log" 2>&1 </dev/null &
+    "$PROGRAM" replicate "$@" >"$dir/log" 2>&1 </dev/null 7>&- &
     pid=$!
 }
 stop() {
@@ -141,7 +141,7 @@ soon same
 run replicate -config app.yml
 is 1 && err_has 'app.db' && err_has "$pid"
 run replicate -once -config app.yml
-is 1 && err_has 'another process'
+is 1 && err_has 'another sluice process'
 stop && is 0
 
 # ---- Restore when the database is missing ----

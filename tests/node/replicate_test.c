@@ -242,10 +242,10 @@ int main(void)
     sigaddset(&set, SIGCHLD);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_last_commit),   cmocka_unit_test(test_store_refuses),
-        cmocka_unit_test(test_store_hangs),   cmocka_unit_test(test_second_signal),
-        cmocka_unit_test(test_one_attempt),   cmocka_unit_test(test_database_gone),
-        cmocka_unit_test(test_never_there),   cmocka_unit_test(test_once),
+        cmocka_unit_test(test_last_commit), cmocka_unit_test(test_store_refuses),
+        cmocka_unit_test(test_store_hangs), cmocka_unit_test(test_second_signal),
+        cmocka_unit_test(test_one_attempt), cmocka_unit_test(test_database_gone),
+        cmocka_unit_test(test_never_there), cmocka_unit_test(test_once),
     };
     return cmocka_run_group_tests_name("node/replicate", tests, NULL, NULL);
 }

@@ -19,9 +19,10 @@ struct probe {
     atomic_bool hold;       /* run() waits until this is false */
     atomic_bool overlapped; /* two threads were in run() */
     atomic_bool early;      /* ran before it was due */
-    int64_t due_ms;         /* as the test asked */
-    int64_t again_in_ms;    /* what run() returns, from now; < 0: never again */
-    int times;              /* run() returns SCHED_NEVER after so many */
+    _Atomic int64_t due_ms; /* as the test asked */
+    /* What run() returns, from now; < 0: never again. */
+    _Atomic int64_t again_in_ms;
+    atomic_int times; /* run() returns SCHED_NEVER after so many */
 };
 
 static atomic_int order_next;
@@ -99,9 +100,9 @@ static void test_order(void **arg)
     }
     atomic_store(&gate.hold, false);
     WAIT_FOR(atomic_load(&order_next) == 64);
+    sched_free(s);
     for (int i = 1; i < 64; i++)
         assert_true(order_of[i - 1] <= order_of[i]);
-    sched_free(s);
     assert_int_equal(atomic_load(&order_next), 64);
 }
 

@@ -126,8 +126,7 @@ static void test_start_without_store(void **arg)
     bed_pools_start(&b, SLEEP_SOON_MS);
     WAIT_FOR(atomic_load(&spy.calls) > calls);
     os_sleep_ms(400);
-    print_message("calls to a store that is away: %u in 400 ms\n",
-                  atomic_load(&spy.calls) - calls);
+    print_message("calls to a store that is away: %u in 400 ms\n", atomic_load(&spy.calls) - calls);
     assert_true(atomic_load(&spy.calls) - calls <= 3); /* it backs off */
     atomic_store(&spy.mode, SPY_PASS);
     WAIT_FOR(bed_newest(&b) >= 2); /* nobody writes, and still it goes on */
@@ -258,7 +257,7 @@ static void test_replaced(void **arg)
         bed_rows(&b, 4 + i);
         bed_app_close(&b);
         memcpy(b.path, path, sizeof path);
-        drop_wal(&b); /* or the new file would be read with the WAL of the old one */
+        drop_wal(&b);     /* or the new file would be read with the WAL of the old one */
         if (i % 2 == 1) { /* with a moment in which there is none */
             move(path, old);
             os_sleep_ms(i == 1 ? 0 : 200);
@@ -347,17 +346,29 @@ static void test_last_sync(void **arg)
 int main(void)
 {
     static enum bed_kind file = BED_FILE, mem = BED_MEM;
-#define ON(f, kind) {#f " (" #kind ")", f, NULL, NULL, &kind}
+#define ON(f, kind)                                                                                \
+    {                                                                                              \
+#f " (" #kind ")", f, NULL, NULL, &kind                                                    \
+    }
     const struct CMUnitTest tests[] = {
-        ON(test_normal, file),          ON(test_normal, mem),
-        ON(test_store_refuses, file),   ON(test_store_refuses, mem),
-        ON(test_store_loses, file),     ON(test_store_loses, mem),
-        ON(test_start_without_store, mem), ON(test_fenced, file),
-        ON(test_fenced, mem),           ON(test_comes_later, mem),
-        ON(test_grows_up, mem),         ON(test_goes_and_comes, file),
-        ON(test_goes_and_comes, mem),   ON(test_replaced, mem),
-        ON(test_sleep, file),           ON(test_sleep, mem),
-        ON(test_trim_after_sleep, mem), ON(test_last_sync, mem),
+        ON(test_normal, file),
+        ON(test_normal, mem),
+        ON(test_store_refuses, file),
+        ON(test_store_refuses, mem),
+        ON(test_store_loses, file),
+        ON(test_store_loses, mem),
+        ON(test_start_without_store, mem),
+        ON(test_fenced, file),
+        ON(test_fenced, mem),
+        ON(test_comes_later, mem),
+        ON(test_grows_up, mem),
+        ON(test_goes_and_comes, file),
+        ON(test_goes_and_comes, mem),
+        ON(test_replaced, mem),
+        ON(test_sleep, file),
+        ON(test_sleep, mem),
+        ON(test_trim_after_sleep, mem),
+        ON(test_last_sync, mem),
     };
     return cmocka_run_group_tests_name("node/task_pools", tests, NULL, NULL);
 }

@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
-#include "base/fault.h"
 #include "fmt/ltx.h"
 #include "node/bed.h"
 #include "node/wait.h"
@@ -91,23 +90,6 @@ static void test_normal(void **arg)
     bed_once_ok(&b);
     assert_int_equal(bed_newest(&b), 42);
     bed_check_restore(&b);
-    bed_free(&b);
-}
-
-static void test_staged_are_dropped(void **arg)
-{
-    struct bed b;
-    uint64_t first, last;
-    size_t most = 0;
-    start(&b, arg);
-    for (int i = 0; i < 150; i++) {
-        bed_rows(&b, 1);
-        bed_once_ok(&b);
-        size_t now = bed_staged(&b, &first, &last);
-        if (now > most) most = now;
-    }
-    print_message("at most %zu staged batches\n", most);
-    assert_true(most < 100);
     bed_free(&b);
 }
 
@@ -497,7 +479,7 @@ static void test_no_database(void **arg)
     assert_int_not_equal(bed_once(&b, false, &err), RC_OK);
     atomic_store(&spy.mode, SPY_PASS);
     assert_int_not_equal(bed_once(&b, false, &err), RC_OK); /* it says that there is none */
-    assert_int_equal(bed_newest(&b), 2);                     /* but uploads what it had */
+    assert_int_equal(bed_newest(&b), 2);                    /* but uploads what it had */
 
     bed_app_open(&b, SETUP_SQL);
     bed_rows(&b, 5);
@@ -507,46 +489,16 @@ static void test_no_database(void **arg)
     bed_free(&b);
 }
 
-/* Call number n to the store fails, for each n, in both ways, with and without a restart. */
-static void test_every_call(void **arg)
-{
-    for (int way = 0; way < 4; way++) {
-        for (uint64_t nth = 1;; nth++) {
-            struct bed b;
-            struct err err;
-            bed_new(&b, kind_of(arg), "");
-            spy.faults = true;
-            spy.fault_loses = way & 1;
-            bed_app_open(&b, SETUP_SQL);
-            bed_once_ok(&b);
-            bed_rows(&b, 1);
-            bed_task_close(&b);
-            fault_arm(FAULT_STORE, nth, false);
-            enum rc rc = bed_once(&b, true, &err);
-            bool fired = fault_fired();
-            fault_arm(0, 0, false);
-            if (rc != RC_OK) assert_int_equal(rc, RC_AGAIN);
-            if (!fired) assert_int_equal(rc, RC_OK);
-            if (way & 2) bed_task_close(&b);
-            if (bed_once(&b, true, &err) != RC_OK) fail_msg("%s", err.text);
-            assert_int_equal(bed_newest(&b), 2);
-            assert_int_equal(bed_count_level(&b, 9), 1);
-            bed_check_restore(&b);
-            bed_free(&b);
-            if (!fired) break;
-            assert_true(nth < 50);
-        }
-    }
-}
-
 int main(void)
 {
     static enum bed_kind file = BED_FILE, mem = BED_MEM;
 #define BOTH(f)                                                                                    \
-    {#f " (file)", f, NULL, NULL, &file}, {#f " (mem)", f, NULL, NULL, &mem}
+    {#f " (file)", f, NULL, NULL, &file},                                                          \
+    {                                                                                              \
+#f " (mem)", f, NULL, NULL, &mem                                                           \
+    }
     const struct CMUnitTest tests[] = {
         BOTH(test_normal),
-        BOTH(test_staged_are_dropped),
         BOTH(test_refused),
         BOTH(test_refused_and_restarted),
         BOTH(test_lost_answers),
@@ -567,7 +519,6 @@ int main(void)
         BOTH(test_snapshot),
         BOTH(test_snapshot_without_news),
         BOTH(test_no_database),
-        BOTH(test_every_call),
     };
     return cmocka_run_group_tests_name("node/task", tests, NULL, NULL);
 }
