@@ -80,6 +80,9 @@ void source_close(struct source *src)
     if (src == NULL) return;
     source_unlock(src);
     source_unhold(src);
+    /* SQLite unmaps what its WAL layer mapped; an attempt of ours that failed half-way is ours. */
+    if (src->db_file != NULL && src->db_file->pMethods != NULL)
+        src->db_file->pMethods->xShmUnmap(src->db_file, 0);
     sqlite3_close_v2(src->holder);
     sqlite3_close_v2(src->worker);
     mem_free(src->path);

@@ -123,7 +123,6 @@ both_fail ltx -level x "$url"
 both_fail ltx ---json "$url"
 both_fail ltx -=x "$url"
 both_fail replicate a.db "$url" "$url"
-both_fail replicate a.db /plain
 
 # What a restore leaves behind.
 theirs restore -o theirs.db "$url"
