@@ -339,7 +339,8 @@ enum rc __wrap_config_replica_open(const struct config_replica *r, struct store 
     else
         TRY(__real_config_replica_open(r, &s, err));
     if (spy.faults) {
-        TRY(store_fault_new(s, &s, err));
+        struct store *inner = s;
+        if (store_fault_new(inner, &s, err) != RC_OK) return store_close(inner), err->rc;
         store_fault_mode(s, spy.fault_loses ? STORE_FAULT_LOSE : STORE_FAULT_REFUSE);
     }
     return make_spy(s, ret_store, err);

@@ -97,7 +97,8 @@ stop && is 0
 
 # ---- exec ----
 fresh
-daemon -exec "sqlite3 '$dir/app.db' 'INSERT INTO t VALUES(5)'" "$dir/app.db" "$rep"
+daemon -exec "sqlite3 -cmd '.timeout 5000' '$dir/app.db' 'INSERT INTO t VALUES(5)'" \
+    "$dir/app.db" "$rep"
 ended && is 0 && holds same
 daemon -exec "sh -c 'exit 3'" "$dir/app.db" "$rep"
 ended && is 1 && out_has 'exited with status 3'
@@ -110,7 +111,7 @@ soon log_has 'replicating'
 sql app.db 'INSERT INTO t VALUES(6)'
 stop && is 0 && holds same # the command was ended by our signal, as it should be
 cat >slow-end <<'END'
-trap 'sqlite3 "$1" "INSERT INTO t VALUES(7)"; exit 0' TERM
+trap 'sqlite3 -cmd ".timeout 5000" "$1" "INSERT INTO t VALUES(7)"; exit 0' TERM
 while :; do sleep 0.1; done
 END
 daemon -exec "sh slow-end $dir/app.db" "$dir/app.db" "$rep"
@@ -161,6 +162,7 @@ soon same
 stop && is 0
 daemon -restore-if-db-not-exists -config app.yml
 soon log_has 'already exists'
+soon log_has 'replicating'
 stop && is 0
 rm -rf app.db* .app.db-sluice copy
 daemon -restore-if-db-not-exists -config app.yml
