@@ -5,6 +5,7 @@
 #include <string.h>
 #include "base/log.h"
 #include "base/mem.h"
+#include "log/plan.h"
 
 #define BACKOFF_MIN_MS   1000
 #define BACKOFF_MAX_MS   300000
@@ -62,8 +63,9 @@ static enum rc check_folder(const char *path, struct err *err);
 static int64_t run_capture(struct sched_job *job, void *worker);
 static int64_t run_upload(struct sched_job *job, void *worker);
 static enum rc find_place(struct task *t, const struct call *c, struct err *err);
+static enum rc check_chain(const struct log_files *files, bool *ret_broken, struct err *err);
 static enum rc newest_remote(struct task *t, const struct call *c, uint64_t *ret_txid,
-                             struct ltx_header *ret_h, struct err *err);
+                             struct ltx_header *ret_h, bool *ret_broken, struct err *err);
 static const struct log_file *newest_below(const struct log_files *files, uint32_t level);
 static bool staged_here(struct task *t, uint64_t txid, const struct ltx_header *remote);
 static enum rc known_here(struct task *t, uint64_t txid, const struct ltx_header *remote,
@@ -344,8 +346,8 @@ static enum rc find_place(struct task *t, const struct call *c, struct err *err)
 {
     struct ltx_header h;
     uint64_t remote, first, last;
-    bool known;
-    TRY(newest_remote(t, c, &remote, &h, err));
+    bool known, broken;
+    TRY(newest_remote(t, c, &remote, &h, &broken, err));
     struct state *st = capture_state(t->cap);
     uint64_t local = state_pos(st)->txid;
     TRY(known_here(t, remote, &h, &known, err));
@@ -359,6 +361,12 @@ static enum rc find_place(struct task *t, const struct call *c, struct err *err)
         capture_log_page_size(t->cap, h.page_size);
         if (h.has_digest) capture_expect(t->cap, h.digest, h.timestamp_ms);
         local = remote;
+    }
+    if (broken) {
+        log_warn("files are missing in the replica, uploading a whole image so that it can be "
+                 "restored again",
+                 "db", t->db->path);
+        capture_want_snapshot(t->cap);
     }
     struct stat sb;
     char path[OS_PATH_MAX];
@@ -376,13 +384,26 @@ static enum rc find_place(struct task *t, const struct call *c, struct err *err)
     return RC_OK;
 }
 
+/* Can the newest state be restored from these files? */
+static enum rc check_chain(const struct log_files *files, bool *ret_broken, struct err *err)
+{
+    const struct plan_target latest = {.kind = PLAN_LATEST};
+    CLEANUP(log_files_fini) struct log_files plan = {0};
+    *ret_broken = false;
+    if (files->count == 0) return RC_OK;
+    enum rc rc = plan_make(files, &latest, &plan, err);
+    *ret_broken = rc == RC_GAP || rc == RC_NOT_FOUND;
+    return *ret_broken ? RC_OK : rc;
+}
+
 static enum rc newest_remote(struct task *t, const struct call *c, uint64_t *ret_txid,
-                             struct ltx_header *ret_h, struct err *err)
+                             struct ltx_header *ret_h, bool *ret_broken, struct err *err)
 {
     CLEANUP(log_files_fini) struct log_files files = {0};
     char key[STORE_KEY_MAX + 1];
     uint8_t raw[LTX_HEADER_SIZE];
     TRY(log_list_all(&t->log, c, &files, err));
+    TRY(check_chain(&files, ret_broken, err));
     const struct log_file *f = newest_below(&files, LOG_LEVEL_COUNT);
     while (f != NULL) {
         log_key(&t->log, f->level, f->txid_min, f->txid_max, key);

@@ -145,6 +145,20 @@ run replicate -once -config app.yml
 is 1 && err_has 'another sluice process'
 stop && is 0
 
+# ---- A hole in the replica is found at the start, and passed by a whole image ----
+fresh
+for row in 2 3 4; do
+    sql app.db "INSERT INTO t VALUES($row)"
+    "$PROGRAM" replicate -once app.db "$rep" >once.out 2>&1 || cat once.out
+done
+holds same
+rm copy/ltx/0/0000000000000002-*.ltx
+if same; then holds false; fi
+run replicate -once app.db "$rep" && is 0 && out_has 'files are missing in the replica'
+holds same
+run replicate -once app.db "$rep" && is 0
+holds test "$(ls copy/ltx/9 | wc -l)" = 1 # once is enough
+
 # ---- Restore when the database is missing ----
 sql app.db 'INSERT INTO t VALUES(9)'
 daemon -config app.yml
