@@ -179,13 +179,20 @@ enum rc source_truncate_wal(struct source *src, struct err *err)
     return sql_err(err, src->worker, code, "truncate the WAL");
 }
 
+/* Others write while we read; that is the protocol of the wal-index, whose checksum tells. */
+__attribute__((no_sanitize("thread"))) static void
+copy_shared(uint8_t *to, volatile const uint8_t *from, size_t size)
+{
+    for (size_t i = 0; i < size; i++)
+        to[i] = from[i];
+}
+
 enum rc source_index(struct source *src, struct wal_index *ret_x, struct err *err)
 {
     uint8_t copy[WAL_INDEX_HEADER_SIZE];
     for (int i = 0; i < INDEX_TRIES; i++) {
         /* A writer stores copy 2 first, then copy 1; reading in the other order sees it torn. */
-        for (size_t k = 0; k < sizeof copy; k++)
-            copy[k] = src->shm[k];
+        copy_shared(copy, src->shm, sizeof copy);
         __atomic_thread_fence(__ATOMIC_SEQ_CST);
         wal_index_get(copy, ret_x);
         if (ret_x->valid) return RC_OK;
