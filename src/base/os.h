@@ -67,8 +67,18 @@ MUST_CHECK enum rc os_read_file(const char *path, size_t size_max, struct buf *o
 MUST_CHECK enum rc os_write_file(const char *path, const void *data, size_t size, unsigned mode,
                                  struct err *err);
 
+/* Run a command line by /bin/sh, with nothing to read, and append what it writes to its standard
+ * output; *ret_status is its exit status, or 128 and the signal's number. It and its children are
+ * killed after timeout_ms, at more than size_max bytes, and when c says so.
+ * Fails: RC_TOO_BIG; RC_AGAIN too slow; RC_CANCELED; by errno. */
+struct call;
+MUST_CHECK enum rc os_run_capture(const char *command, size_t size_max, int64_t timeout_ms,
+                                  const struct call *c, struct buf *out, int *ret_status,
+                                  struct err *err);
+
 int64_t os_now_ms(void);  /* wall clock, ms since 1970 */
 int64_t os_mono_ms(void); /* monotonic clock */
+int64_t os_mono_us(void); /* the same clock, for measurements */
 void os_sleep_ms(int64_t ms);
 void os_sleep_us(int64_t us); /* below a second */
 uint64_t os_random(void);

@@ -221,7 +221,7 @@ static enum rc check_time(struct job *j, struct err *err)
     CLEANUP(log_files_fini) struct log_files files = {0};
     struct v3_summary v3 = {0};
     if (j->target.kind != PLAN_TIME || !j->r.by_url) return RC_OK;
-    TRY(log_list_all(&j->r.log, NULL, &files, err));
+    TRY(log_list_at(&j->r.log, NULL, j->target.time_ms, &files, err));
     if (files.count == 0) return RC_OK;
     int64_t oldest = INT64_MAX, newest = INT64_MIN, t = j->target.time_ms;
     for (size_t i = 0; i < files.count; i++) {
@@ -280,7 +280,7 @@ static enum rc choose_format(struct job *j, struct err *err)
     if (j->target.kind == PLAN_TXID) return RC_OK;
     TRY(restore_v3_find(&j->r.log, NULL, &j->target, &v3, err));
     if (!v3.any) return RC_OK;
-    TRY(log_list_all(&j->r.log, NULL, &files, err));
+    TRY(log_list_at(&j->r.log, NULL, j->target.time_ms, &files, err));
     int64_t best = INT64_MIN; /* newest file; for a time: newest snapshot before it */
     for (size_t i = 0; i < files.count; i++) {
         const struct log_file *f = &files.items[i];

@@ -2,9 +2,10 @@
  * layout.c -- keys of a log's files in a store; see layout.h.
  *
  * Litestream's layout: "ltx/<level>/<min>-<max>.ltx" below the store's root, the level as one
- * decimal digit, both TXIDs as 16 lower-case hex digits. So the byte order of keys, in which stores
- * list, is the order (level, min, max). Other names, and files in folders below a level, are not
- * ours and are passed over.
+ * decimal digit, both TXIDs as 16 lower-case hex digits; on s3 and oss "<level>/<min>-<max>.ltx",
+ * the level as four hex digits. So the byte order of keys, in which stores list, is the order
+ * (level, min, max). Other names, and files in folders below a level, are not ours and are passed
+ * over.
  *
  * Threads: any.
  */
@@ -12,6 +13,7 @@
 #include "base/buf.h"
 #include "base/mem.h"
 #include "base/os.h"
+#include "fmt/ltx.h"
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -27,6 +29,17 @@ struct local {
     bool differs;
 };
 
+/* A listing under way. */
+struct taker {
+    struct log_files *files;
+    const char *prefix; /* what stands before the digit of the level */
+};
+
+static const char *levels_prefix(const struct log *lg);
+static enum rc part_level(const struct log *lg, const struct call *c, int64_t time_ms,
+                          struct log_file *items, size_t count, struct err *err);
+static enum rc header_time(const struct log *lg, const struct call *c, struct log_file *f,
+                           struct err *err);
 static enum rc list_prefix(const struct log *lg, const struct call *c, const char *prefix,
                            struct log_files *files, struct err *err);
 static enum rc take_object(void *ctx, const struct store_obj *obj, struct err *err);
@@ -47,10 +60,9 @@ void log_files_fini(struct log_files *f)
 void log_key(const struct log *lg, uint32_t level, uint64_t txid_min, uint64_t txid_max, char *key)
 {
     char name[LTX_NAME_SIZE];
-    (void)lg;
     ASSERT(level < LOG_LEVEL_COUNT);
     ltx_name_put(txid_min, txid_max, name);
-    snprintf(key, STORE_KEY_MAX + 1, "ltx/%u/%s", level, name);
+    snprintf(key, STORE_KEY_MAX + 1, "%s%u/%s", levels_prefix(lg), level, name);
 }
 
 enum rc log_list(const struct log *lg, const struct call *c, uint32_t level,
@@ -58,7 +70,7 @@ enum rc log_list(const struct log *lg, const struct call *c, uint32_t level,
 {
     char prefix[sizeof "ltx/0/"];
     if (level >= LOG_LEVEL_COUNT) return err_set(err, RC_INVALID, "no such level: %u", level);
-    snprintf(prefix, sizeof prefix, "ltx/%c/", (char)('0' + level));
+    snprintf(prefix, sizeof prefix, "%s%c/", levels_prefix(lg), (char)('0' + level));
     return list_prefix(lg, c, prefix, files, err);
 }
 
@@ -66,7 +78,23 @@ enum rc log_list(const struct log *lg, const struct call *c, uint32_t level,
 enum rc log_list_all(const struct log *lg, const struct call *c, struct log_files *files,
                      struct err *err)
 {
-    return list_prefix(lg, c, "ltx/", files, err);
+    return list_prefix(lg, c, levels_prefix(lg), files, err);
+}
+
+enum rc log_list_at(const struct log *lg, const struct call *c, int64_t time_ms,
+                    struct log_files *files, struct err *err)
+{
+    size_t old_count = files->count;
+    TRY(log_list_all(lg, c, files, err));
+    if (time_ms == 0 || store_can(lg->store, STORE_CAP_TIMESTAMP)) return RC_OK;
+    enum rc rc = RC_OK;
+    for (size_t from = old_count, to; from < files->count && rc == RC_OK; from = to) {
+        for (to = from; to < files->count && files->items[to].level == files->items[from].level;)
+            to++;
+        rc = part_level(lg, c, time_ms, files->items + from, to - from, err);
+    }
+    if (rc != RC_OK) files->count = old_count;
+    return rc;
 }
 
 enum rc log_put_file(const struct log *lg, const struct call *c, const struct log_file *f,
@@ -99,23 +127,68 @@ enum rc log_same(const struct log *lg, const struct call *c, const struct log_fi
     return RC_OK;
 }
 
+/* What stands before the digit of the level. */
+static const char *levels_prefix(const struct log *lg)
+{
+    const char *type = store_type(lg->store);
+    return strcmp(type, "s3") == 0 || strcmp(type, "oss") == 0 ? "000" : "ltx/";
+}
+
+/* Find the first file of a level whose header says time_ms or later. */
+static enum rc part_level(const struct log *lg, const struct call *c, int64_t time_ms,
+                          struct log_file *items, size_t count, struct err *err)
+{
+    size_t low = 0, high = count;
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        TRY(header_time(lg, c, &items[mid], err));
+        if (items[mid].created_ms < time_ms)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (i < low && items[i].created_ms >= time_ms) items[i].created_ms = time_ms - 1;
+        if (i >= low && items[i].created_ms < time_ms) items[i].created_ms = time_ms;
+    }
+    return RC_OK;
+}
+
+/* A file that is too small, broken or gone keeps its time of upload: whoever needs it finds out. */
+static enum rc header_time(const struct log *lg, const struct call *c, struct log_file *f,
+                           struct err *err)
+{
+    uint8_t bytes[LTX_HEADER_SIZE];
+    char key[STORE_KEY_MAX + 1];
+    struct ltx_header h;
+    log_key(lg, f->level, f->txid_min, f->txid_max, key);
+    enum rc rc = store_read(lg->store, c, key, 0, bytes, sizeof bytes, err);
+    if (rc == RC_OK) rc = ltx_header_get(bytes, &h, err);
+    if (rc == RC_OK) f->created_ms = h.timestamp_ms;
+    if (rc != RC_CORRUPT && rc != RC_NOT_FOUND) return rc;
+    err_clear(err);
+    return RC_OK;
+}
+
 static enum rc list_prefix(const struct log *lg, const struct call *c, const char *prefix,
                            struct log_files *files, struct err *err)
 {
     size_t old_count = files->count;
-    enum rc rc = store_list(lg->store, c, prefix, NULL, take_object, files, err);
+    struct taker t = {files, levels_prefix(lg)};
+    enum rc rc = store_list(lg->store, c, prefix, NULL, take_object, &t, err);
     if (rc != RC_OK) files->count = old_count;
     return rc;
 }
 
 static enum rc take_object(void *ctx, const struct store_obj *obj, struct err *err)
 {
-    const char *p = obj->key + sizeof "ltx/" - 1;
+    const struct taker *t = ctx;
+    const char *p = obj->key + strlen(t->prefix);
     if (p[0] < '0' || p[0] > '9' || p[1] != '/') return RC_OK;
     struct log_file f = {
         .level = (uint32_t)(p[0] - '0'), .size = obj->size, .created_ms = obj->mtime_ms};
     if (!ltx_name_get(p + 2, &f.txid_min, &f.txid_max)) return RC_OK;
-    return append(ctx, &f, err);
+    return append(t->files, &f, err);
 }
 
 static enum rc append(struct log_files *files, const struct log_file *f, struct err *err)

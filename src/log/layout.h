@@ -2,7 +2,7 @@
  * layout.h -- the objects of one database's log and their keys: Litestream's replica layout.
  *
  *   <root>/ltx/<level, decimal>/<min>-<max>.ltx      file, gs, abs, sftp, webdav, nats
- *   <root>/<level, %04x>/<min>-<max>.ltx             s3, oss (the root is part of the store here)
+ *   <root>/<level, %04x>/<min>-<max>.ltx             s3, oss
  *   <root>/generations/...                           written by Litestream 0.3, read only
  *
  * Level 0: one file a batch (min = max). Levels 1..8: merged. Level 9: full snapshots (min = 1).
@@ -39,8 +39,13 @@ void log_key(const struct log *lg, uint32_t level, uint64_t txid_min, uint64_t t
  * `files` is as it was. Fails: as store_list; RC_INVALID no such level; RC_NO_MEM. */
 MUST_CHECK enum rc log_list(const struct log *lg, const struct call *c, uint32_t level,
                             struct log_files *files, struct err *err);
-MUST_CHECK enum rc log_list_all(const struct log *lg, const struct call *c,
-                                struct log_files *files, struct err *err);
+MUST_CHECK enum rc log_list_all(const struct log *lg, const struct call *c, struct log_files *files,
+                                struct err *err);
+/* As log_list_all, but created_ms may be compared with time_ms (0: need not). Where listings give
+ * the time of the upload only, the place of time_ms in each level is looked for in the headers of a
+ * few files: time grows with the TXIDs. Fails: as log_list_all and store_get. */
+MUST_CHECK enum rc log_list_at(const struct log *lg, const struct call *c, int64_t time_ms,
+                               struct log_files *files, struct err *err);
 /* Upload the first f->size bytes (0: all) of a local file as LTX file f. if_absent: create only. On
  * RC_CONFLICT the caller decides (log_same tells whether the remote object has the same bytes).
  * Fails: as store_put; by errno for the local file; RC_CORRUPT it has fewer bytes. */

@@ -54,7 +54,7 @@ static enum rc plan_without(const struct log *lg, const struct call *c,
     CLEANUP(log_files_fini) struct log_files files = {0}, plan = {0};
     const struct log_file *ghost = NULL; /* the furthest file that is listed, but not there */
     size_t kept = 0;
-    TRY(log_list_all(lg, c, &files, err));
+    TRY(log_list_at(lg, c, target->time_ms, &files, err));
     for (size_t i = 0; i < files.count; i++) {
         const struct log_file *known = NULL;
         for (size_t k = 0; k < gone->count; k++)

@@ -46,7 +46,6 @@
 #define TAIL_SIZE        (8 + LTX_TRAILER_SIZE)
 #define END_MARK_SIZE    6
 #define FRAME_MIN        14  /* the least bytes a page takes in a file, index entry included */
-#define FETCH_PAUSE_MS   100 /* after the first try; it doubles */
 #define WRITE_BEHIND     (64u << 10) /* smaller writes are left for the system to collect */
 #define PROGRESS_MS      100
 
@@ -176,15 +175,6 @@ enum rc restore_pages(const struct log *lg, const struct call *c, const struct r
     pages_fini(&p);
     pthread_mutex_destroy(&p.lock);
     return rc;
-}
-
-enum rc fetch_pause(const struct call *c, int n, struct err *err)
-{
-    for (int64_t left = FETCH_PAUSE_MS << (n - 1); left > 0; left -= FETCH_PAUSE_MS) {
-        os_sleep_ms(FETCH_PAUSE_MS);
-        TRY(call_check(c, err));
-    }
-    return RC_OK;
 }
 
 /* ---- Start and end ---- */
@@ -643,22 +633,17 @@ static void slot_give(struct pages *p, struct slot *slot)
 
 /* ---- The store, and the caller ---- */
 
-/* One range of a planned file, patient with a busy network. */
+/* One range of a planned file. The store has tried again already as often as made sense. */
 static enum rc fetch(struct pages *p, const struct source *s, uint64_t off, void *dst, size_t size,
                      struct err *err)
 {
-    for (int i = 1;; i++) {
-        enum rc rc = store_read(p->lg->store, p->c, s->key, off, dst, size, err);
-        if (rc == RC_OK) return RC_OK;
-        if (rc == RC_NOT_FOUND) {
-            thr_lock(&p->lock);
-            p->gone = (size_t)(s->file - p->plan->items);
-            thr_unlock(&p->lock);
-        }
-        if (rc != RC_AGAIN && rc != RC_BUSY) return rc;
-        if (i == FETCH_TRIES) return err_wrap(err, "%d tries", i);
-        TRY(fetch_pause(p->c, i, err));
+    enum rc rc = store_read(p->lg->store, p->c, s->key, off, dst, size, err);
+    if (rc == RC_NOT_FOUND) {
+        thr_lock(&p->lock);
+        p->gone = (size_t)(s->file - p->plan->items);
+        thr_unlock(&p->lock);
     }
+    return rc;
 }
 
 /* bytes more of this group are done. Calls of the callback never overlap. */

@@ -17,8 +17,4 @@ MUST_CHECK enum rc restore_pages(const struct log *lg, const struct call *c,
                                  const struct restore_opts *opts, const struct log_files *plan,
                                  int fd, struct restore_result *ret_result, size_t *reterr_gone,
                                  struct err *err);
-
-#define FETCH_TRIES 6 /* before trouble with the network ends a restore */
-/* Wait after the n-th try (from 1), longer each time. Fails: RC_CANCELED. */
-MUST_CHECK enum rc fetch_pause(const struct call *c, int n, struct err *err);
 #endif

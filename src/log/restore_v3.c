@@ -316,15 +316,7 @@ static enum rc unpack_object(struct v3_run *run, const struct v3_file *f, int fd
     key_put(f, key);
     if (LZ4F_isError(LZ4F_createDecompressionContext(&u.lz4, LZ4F_VERSION)))
         return err_mem(err, "LZ4 state");
-    enum rc rc = RC_OK;
-    for (int i = 1;; i++) {
-        /* After an interruption the stream goes on where it stood. */
-        struct store_get_opts rest = {.off = u.taken};
-        rc = store_get(run->lg->store, run->c, key, &rest, unpack_bytes, &u, err);
-        if ((rc != RC_AGAIN && rc != RC_BUSY) || i == FETCH_TRIES) break;
-        rc = fetch_pause(run->c, i, err);
-        if (rc != RC_OK) break;
-    }
+    enum rc rc = store_get(run->lg->store, run->c, key, NULL, unpack_bytes, &u, err);
     LZ4F_freeDecompressionContext(u.lz4);
     if (rc == RC_OK && u.hint != 0)
         rc = err_set(err, RC_CORRUPT, "its LZ4 stream is cut off at %llu bytes",

@@ -154,16 +154,6 @@ void config_replica_fini(struct config_replica *r)
     *r = (struct config_replica){0};
 }
 
-enum rc config_replica_open(const struct config_replica *r, struct store **ret_store,
-                            struct err *err)
-{
-    if (strcmp(r->type, "file") == 0) return store_open(r->path, ret_store, err);
-    return err_set(err, RC_UNSUPPORTED,
-                   "replicas of type '%s' are not supported yet; this version can use "
-                   "file:///absolute/path",
-                   r->type);
-}
-
 enum rc config_find_db(const struct config *cfg, const char *path, const struct config_db **ret_db,
                        struct err *err)
 {

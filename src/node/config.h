@@ -111,8 +111,8 @@ void config_freep(struct config **cfg); /* for CLEANUP */
 MUST_CHECK enum rc config_replica_from_url(const char *url, struct config_replica *ret_replica,
                                            struct err *err);
 void config_replica_fini(struct config_replica *r);
-/* Open the store of a replica. Fails: RC_UNSUPPORTED a type that is not built in yet, by name;
- * as store_open. */
+/* Open the store of a replica; no I/O. What goes wrong with it later is logged once it is over.
+ * Fails: as store_open_conf. */
 MUST_CHECK enum rc config_replica_open(const struct config_replica *r, struct store **ret_store,
                                        struct err *err);
 

@@ -39,6 +39,7 @@ struct config_where {
 };
 
 /* NULL when the scope has no such key. */
+#define STORE_SETTINGS_MAX 40 /* more than there are keys of stores */
 const struct config_key *config__key(enum config_scope scope, const char *name);
 /* Does the scope have keys "name.something"? */
 bool config__section(enum config_scope scope, const char *name);

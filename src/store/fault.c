@@ -53,8 +53,8 @@ enum rc store_fault_new(struct store *inner, struct store **ret_store, struct er
                                 .list = fault_list,
                                 .del = fault_del,
                                 .del_many = inner->ops->del_many ? fault_del_many : NULL};
-    f->base.ops = &f->ops;
-    memcpy(f->base.name, inner->name, sizeof f->base.name);
+    store_init(&f->base, &f->ops, "%s", inner->name);
+    f->base.caps = inner->caps;
     f->inner = inner;
     *ret_store = &f->base;
     return RC_OK;

@@ -11,6 +11,9 @@
  * as atomic. Where it has neither, the put is RC_UNSUPPORTED: reserving the name with an empty file
  * would show readers half an object, and leave it there after a crash.
  *
+ * Replace by etag: under a lock on the version that is replaced, which every such put takes. It
+ * arbitrates between processes of one machine, and over NFS as far as its locks go.
+ *
  * Temporary files are never listed. A crash can leave one; the first put of a store handle into a
  * folder removes those whose inode has not changed for a day.
  *
@@ -38,6 +41,7 @@
 #define SEGMENT_MAX       255
 #define STALE_MS          (24 * 3600 * 1000ll)
 #define SWEPT_COUNT       32
+#define CLOCK_TRIES       1000
 #define NAME_IS_TMP(name) (strncmp(name, STORE_TMP_PREFIX, sizeof STORE_TMP_PREFIX - 1) == 0)
 
 _Static_assert(FOLDER_SIZE + SEGMENT_MAX + 1 < PATH_SIZE, "every path fits");
@@ -83,7 +87,7 @@ struct stale {
     int64_t now_ms;
 };
 
-static enum rc file_open(const struct url *url, struct store **ret_store, struct err *err);
+static enum rc file_open(struct store_settings *set, struct store **ret_store, struct err *err);
 static void file_close(struct store *s);
 static enum rc file_put(struct store *s, const struct call *c, const char *key,
                         const struct store_body *body, const struct store_put_opts *opts,
@@ -103,8 +107,13 @@ static enum rc put_err(struct err *err, const char *path);
 static enum rc tmp_open(const char *folder, char tmp[PATH_SIZE], int *ret_fd, struct err *err);
 static enum rc body_write(int fd, const struct call *c, const char *path,
                           const struct store_body *body, struct err *err);
-static enum rc seal(int fd, const char *path, const struct store_put_opts *opts,
-                    struct store_obj *obj, struct err *err);
+static enum rc seal(int fd, const char *path, const struct store_put_opts *opts, struct err *err);
+static void describe(struct store_obj *obj, const char *key, const struct stat *st);
+static void etag_put(const struct stat *st, char out[STORE_ETAG_MAX]);
+static enum rc replace(int tmp_fd, const char *tmp, const char *path, const char *etag,
+                       const struct call *c, struct err *err);
+static enum rc version_lock(const char *path, const char *etag, const struct call *c, int *ret_fd,
+                            struct stat *ret_st, struct err *err);
 static enum rc publish(const char *tmp, const char *path, bool if_absent, struct err *err);
 static enum rc publish_by_link(const char *tmp, const char *path, struct err *err);
 static void sweep_once(struct file_store *f, const char *folder);
@@ -117,7 +126,8 @@ static int64_t stat_ms(const struct timespec *t);
 
 const struct store_ops store_file_ops = {
     .type = "file",
-    .caps = STORE_CAP_CREATE | STORE_CAP_RANGE | STORE_CAP_LIST_AFTER | STORE_CAP_TIMESTAMP,
+    .caps = STORE_CAP_CREATE | STORE_CAP_RANGE | STORE_CAP_LIST_AFTER | STORE_CAP_TIMESTAMP |
+            STORE_CAP_CAS | STORE_CAP_STREAM,
     .open = file_open,
     .close = file_close,
     .put = file_put,
@@ -127,8 +137,9 @@ const struct store_ops store_file_ops = {
 };
 
 /* A host part becomes the first folder, as in Litestream: "file://a/b" is "/a/b". */
-static enum rc file_open(const struct url *url, struct store **ret_store, struct err *err)
+static enum rc file_open(struct store_settings *set, struct store **ret_store, struct err *err)
 {
+    const struct url *url = &set->url;
     char path[OS_PATH_MAX], given[sizeof url->host + sizeof url->path + 2];
     bool plain = url->scheme[0] == '\0';
     snprintf(given, sizeof given, "%s%s%s", plain ? "" : "/", url->host, url->path);
@@ -141,9 +152,8 @@ static enum rc file_open(const struct url *url, struct store **ret_store, struct
                        path);
     struct file_store *f = mem_calloc(1, sizeof *f);
     if (f == NULL) return err_mem(err, "a file store");
-    f->base.ops = &store_file_ops;
     memcpy(f->root, path, strlen(path) + 1);
-    snprintf(f->base.name, sizeof f->base.name, "file://%s", f->root);
+    store_init(&f->base, &store_file_ops, "file://%s", f->root);
     pthread_mutex_init(&f->lock, NULL);
     *ret_store = &f->base;
     return RC_OK;
@@ -173,15 +183,23 @@ static enum rc file_put(struct store *s, const struct call *c, const char *key,
     TRY(tmp_open(folder, tmp, &fd, err));
     sweep_once(f, folder);
     enum rc rc = body_write(fd, c, path, body, err);
-    if (rc == RC_OK) rc = seal(fd, path, opts, ret_obj, err);
-    if (rc == RC_OK) rc = publish(tmp, path, opts->if_absent, err);
+    if (rc == RC_OK) rc = seal(fd, path, opts, err);
+    if (rc == RC_OK && opts->if_etag != NULL)
+        rc = replace(fd, tmp, path, opts->if_etag, c, err);
+    else if (rc == RC_OK)
+        rc = publish(tmp, path, opts->if_absent, err);
     if (rc != RC_OK) {
         /* A temporary file that cannot be deleted now is swept in a day. */
         if (os_unlink(tmp, &ignored) != RC_OK) err_clear(&ignored);
         return rc;
     }
-    memcpy(ret_obj->key, key, strlen(key) + 1);
-    if (os_fsync_dir(folder, err) == RC_OK) return RC_OK;
+    rc = os_fstat(fd, &st, err); /* the rename has changed its change time */
+    if (rc == RC_OK) {
+        describe(ret_obj, key, &st);
+        store_count(s, STORE_OP_PUT, true, ret_obj->size, 0);
+        rc = os_fsync_dir(folder, err);
+    }
+    if (rc == RC_OK) return RC_OK;
     err->rc = RC_IO; /* whatever the errno says: the object is there, but may not last */
     return err_wrap(err, "put '%s'", path);
 }
@@ -204,7 +222,9 @@ static enum rc file_get(struct store *s, const struct call *c, const char *key,
     if (os_fstat(fd, &st, err) != RC_OK) return err_wrap(err, "get '%s'", path);
     if (!S_ISREG(st.st_mode))
         return err_set(err, RC_NOT_FOUND, "get '%s': not a regular file", path);
+    if (opts->ret_obj != NULL) describe(opts->ret_obj, key, &st);
     uint64_t left = store_range(opts, (uint64_t)st.st_size), off = opts->off;
+    store_count(s, STORE_OP_GET, true, 0, left);
     if (left > CHUNK_SIZE) os_advise_stream(fd);
     if (buf_reserve(&b, left < CHUNK_SIZE ? (size_t)left : CHUNK_SIZE, err) != RC_OK)
         return err_wrap(err, "get '%s'", path);
@@ -233,6 +253,7 @@ static enum rc file_list(struct store *s, const struct call *c, const char *pref
     const char *slash = strrchr(prefix, '/');
     size_t dir_size = slash ? (size_t)(slash - prefix) + 1 : 0;
     memcpy(w.obj.key, prefix, dir_size);
+    store_count(s, STORE_OP_LIST, true, 0, 0);
     return walk_folder(&w, dir_size, err);
 }
 
@@ -240,6 +261,7 @@ static enum rc file_del(struct store *s, const struct call *c, const char *key, 
 {
     char path[PATH_SIZE];
     (void)c;
+    store_count(s, STORE_OP_DEL, true, 0, 0);
     object_path((struct file_store *)s, key, path);
     if (os_unlink(path, err) == RC_OK) return RC_OK;
     if (err->sys == ENOENT || err->sys == ENOTDIR || err->sys == EISDIR) return RC_OK;
@@ -305,13 +327,18 @@ static enum rc body_write(int fd, const struct call *c, const char *path,
 {
     uint8_t small[SMALL_SIZE];
     CLEANUP(buf_fini) struct buf b = BUF_ON(small);
+    bool stream = body->size == STORE_SIZE_UNKNOWN;
     if (buf_reserve(&b, body->size < CHUNK_SIZE ? (size_t)body->size : CHUNK_SIZE, err) != RC_OK)
         return put_err(err, path);
     for (uint64_t off = 0; off < body->size;) {
         uint64_t left = body->size - off;
         size_t size = left < CHUNK_SIZE ? (size_t)left : CHUNK_SIZE;
         if (call_check(c, err) != RC_OK) return err_wrap(err, "put '%s'", path);
-        TRY(body->read(body->ctx, off, b.data, size, err));
+        if (stream)
+            TRY(body->next(body->ctx, b.data, size, &size, err));
+        else
+            TRY(body->read(body->ctx, off, b.data, size, err));
+        if (size == 0) break; /* the end of a stream */
         if (os_pwrite(fd, b.data, size, off, err) != RC_OK) return put_err(err, path);
         off += size;
     }
@@ -319,18 +346,79 @@ static enum rc body_write(int fd, const struct call *c, const char *path,
 }
 
 /* The mtime comes before the fsync, so that both last. */
-static enum rc seal(int fd, const char *path, const struct store_put_opts *opts,
-                    struct store_obj *obj, struct err *err)
+static enum rc seal(int fd, const char *path, const struct store_put_opts *opts, struct err *err)
 {
-    struct stat st;
     enum rc rc = RC_OK;
     if (opts->timestamp_ms != 0) rc = os_set_mtime(fd, opts->timestamp_ms, err);
     if (rc == RC_OK) rc = os_fsync(fd, err);
-    if (rc == RC_OK) rc = os_fstat(fd, &st, err);
-    if (rc != RC_OK) return put_err(err, path);
-    obj->size = (uint64_t)st.st_size;
-    obj->mtime_ms = stat_ms(&st.st_mtim);
-    return RC_OK;
+    return rc == RC_OK ? RC_OK : put_err(err, path);
+}
+
+static void describe(struct store_obj *obj, const char *key, const struct stat *st)
+{
+    memcpy(obj->key, key, strlen(key) + 1);
+    obj->size = (uint64_t)st->st_size;
+    obj->mtime_ms = stat_ms(&st->st_mtim);
+    etag_put(st, obj->etag);
+}
+
+/* Each version is an inode of its own, and since inode numbers come back, one with its own change
+ * time: replace() sees to that. */
+static void etag_put(const struct stat *st, char out[STORE_ETAG_MAX])
+{
+    snprintf(out, STORE_ETAG_MAX, "%llx-%llx.%09lx-%llx", (unsigned long long)st->st_ino,
+             (unsigned long long)st->st_ctim.tv_sec, (unsigned long)st->st_ctim.tv_nsec,
+             (unsigned long long)st->st_size);
+}
+
+/* Whoever replaces by etag holds a lock on the version to replace, from the comparison to the
+ * rename. A plain put takes no lock: who mixes the two arbitrates nothing, as on every store. */
+static enum rc replace(int tmp_fd, const char *tmp, const char *path, const char *etag,
+                       const struct call *c, struct err *err)
+{
+    CLEANUP(os_closep) int fd = -1;
+    struct stat old, st;
+    if (version_lock(path, etag, c, &fd, &old, err) != RC_OK)
+        return err->rc == RC_CONFLICT || err->rc == RC_NOT_FOUND ? err->rc : put_err(err, path);
+    for (int i = 0;; i++) { /* the clock of file systems stands still for some milliseconds */
+        if (os_fstat(tmp_fd, &st, err) != RC_OK) return put_err(err, path);
+        if (st.st_ctim.tv_sec > old.st_ctim.tv_sec) break;
+        if (st.st_ctim.tv_sec == old.st_ctim.tv_sec && st.st_ctim.tv_nsec > old.st_ctim.tv_nsec)
+            break;
+        if (i == CLOCK_TRIES)
+            return err_set(err, RC_AGAIN,
+                           "replace '%s': the file system's clock stands still or "
+                           "was set back",
+                           path);
+        os_sleep_ms(1);
+        if (os_set_mtime(tmp_fd, stat_ms(&st.st_mtim), err) != RC_OK) return put_err(err, path);
+    }
+    return os_rename(tmp, path, err) == RC_OK ? RC_OK : put_err(err, path);
+}
+
+static enum rc version_lock(const char *path, const char *etag, const struct call *c, int *ret_fd,
+                            struct stat *ret_st, struct err *err)
+{
+    char have[STORE_ETAG_MAX];
+    for (;;) {
+        CLEANUP(os_closep) int fd = -1;
+        struct stat now;
+        TRY(call_check(c, err));
+        TRY(os_open(path, O_RDWR | O_NONBLOCK, 0, &fd, err));
+        enum rc rc = os_lock(fd, err);
+        if (rc != RC_OK && rc != RC_BUSY) return rc;
+        TRY(os_fstat(fd, ret_st, err));
+        TRY(os_stat(path, &now, err));
+        etag_put(ret_st, have);
+        if (now.st_ino == ret_st->st_ino && strcmp(have, etag) != 0)
+            return err_set(err, RC_CONFLICT, "replace '%s': another version is there", path);
+        if (now.st_ino == ret_st->st_ino && rc == RC_OK) {
+            *ret_fd = fd;
+            fd = -1;
+            return RC_OK;
+        }
+        os_sleep_ms(1); /* another one replaces it at this moment */
+    }
 }
 
 static enum rc publish(const char *tmp, const char *path, bool if_absent, struct err *err)
@@ -432,6 +520,7 @@ static enum rc walk_name(void *ctx, const char *name, struct err *err)
     if (!S_ISREG(st.st_mode)) return RC_OK;
     w->obj.size = (uint64_t)st.st_size;
     w->obj.mtime_ms = stat_ms(&st.st_mtim);
+    etag_put(&st, w->obj.etag);
     return w->fn(w->ctx, &w->obj, err);
 }
 

@@ -40,7 +40,7 @@ struct mem_store {
 static pthread_mutex_t spaces_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct space *spaces; /* [spaces_lock] the shared ones */
 
-static enum rc mem_open(const struct url *url, struct store **ret_store, struct err *err);
+static enum rc mem_open(struct store_settings *set, struct store **ret_store, struct err *err);
 static void mem_close(struct store *s);
 static enum rc mem_put(struct store *s, const struct call *c, const char *key,
                        const struct store_body *body, const struct store_put_opts *opts,
@@ -56,12 +56,15 @@ static enum rc mem_del(struct store *s, const struct call *c, const char *key, s
 static struct space *space_ref(const char *name);
 static void space_unref(struct space *sp);
 static void object_unref(struct space *sp, struct object *o);
+static bool room_for_one(struct space *sp);
 static size_t find(const struct space *sp, const char *key, bool *ret_found);
-static enum rc insert(struct space *sp, struct object *o, bool if_absent, struct err *err);
+static enum rc insert(struct space *sp, struct object *o, const struct store_put_opts *opts,
+                      struct err *err);
 
 const struct store_ops store_mem_ops = {
     .type = "mem",
-    .caps = STORE_CAP_CREATE | STORE_CAP_RANGE | STORE_CAP_LIST_AFTER | STORE_CAP_TIMESTAMP,
+    .caps = STORE_CAP_CREATE | STORE_CAP_RANGE | STORE_CAP_LIST_AFTER | STORE_CAP_TIMESTAMP |
+            STORE_CAP_CAS,
     .open = mem_open,
     .close = mem_close,
     .put = mem_put,
@@ -70,21 +73,21 @@ const struct store_ops store_mem_ops = {
     .del = mem_del,
 };
 
-static enum rc mem_open(const struct url *url, struct store **ret_store, struct err *err)
+static enum rc mem_open(struct store_settings *set, struct store **ret_store, struct err *err)
 {
     char name[sizeof((struct space *)0)->name];
-    snprintf(name, sizeof name, "%s%s", url->host, url->path);
+    snprintf(name, sizeof name, "%s%s", set->url.host, set->url.path);
     struct mem_store *m = mem_calloc(1, sizeof *m);
     if (m == NULL) return err_mem(err, "a memory store");
-    m->base.ops = &store_mem_ops;
-    int n = snprintf(m->base.name, sizeof m->base.name, "mem://%s", name);
-    m->space = n < (int)sizeof m->base.name ? space_ref(name) : NULL;
+    bool fits = strlen(name) + sizeof "mem://" <= sizeof m->base.name;
+    store_init(&m->base, &store_mem_ops, "mem://%s", name);
+    m->space = fits ? space_ref(name) : NULL;
     if (m->space != NULL) {
         *ret_store = &m->base;
         return RC_OK;
     }
     mem_free(m);
-    if (n >= (int)sizeof m->base.name) return err_set(err, RC_INVALID, "name of store is too long");
+    if (!fits) return err_set(err, RC_INVALID, "name of store is too long");
     return err_mem(err, "a memory store");
 }
 
@@ -113,8 +116,10 @@ static enum rc mem_put(struct store *s, const struct call *c, const char *key,
         TRY(body->read(body->ctx, off, o->data + off, size, err));
         off += size;
     }
+    snprintf(o->obj.etag, sizeof o->obj.etag, "%016llx", (unsigned long long)os_random());
     struct store_obj obj = o->obj; /* once inserted, another thread may replace and free it */
-    TRY(insert(sp, o, opts->if_absent, err));
+    TRY(insert(sp, o, opts, err));
+    store_count(s, STORE_OP_PUT, true, body->size, 0);
     o = NULL;
     *ret_obj = obj;
     return RC_OK;
@@ -134,6 +139,8 @@ static enum rc mem_get(struct store *s, const struct call *c, const char *key,
     if (!found) return err_set(err, RC_NOT_FOUND, "get '%s': no such object in '%s'", key, s->name);
     uint64_t left = store_range(opts, o->obj.size), off = opts->off;
     enum rc rc = RC_OK;
+    if (opts->ret_obj != NULL) *opts->ret_obj = o->obj;
+    store_count(s, STORE_OP_GET, true, 0, left);
     while (left > 0 && rc == RC_OK) {
         size_t size = left < CHUNK_SIZE ? (size_t)left : CHUNK_SIZE;
         if ((rc = call_check(c, err)) != RC_OK)
@@ -157,6 +164,7 @@ static enum rc mem_list(struct store *s, const struct call *c, const char *prefi
     /* The next key is the first one past `key`; to begin with, the prefix itself counts too. */
     char key[STORE_KEY_MAX + 1];
     bool past = strcmp(opts->after, prefix) > 0, found;
+    store_count(s, STORE_OP_LIST, true, 0, 0);
     snprintf(key, sizeof key, "%s", past ? opts->after : prefix);
     for (;; past = true) {
         if (call_check(c, err) != RC_OK) return err_wrap(err, "list '%s'", prefix);
@@ -178,6 +186,7 @@ static enum rc mem_del(struct store *s, const struct call *c, const char *key, s
     struct object *o = NULL;
     bool found;
     (void)c, (void)err;
+    store_count(s, STORE_OP_DEL, true, 0, 0);
     thr_lock(&sp->lock);
     size_t at = find(sp, key, &found);
     if (found) {
@@ -257,32 +266,44 @@ static size_t find(const struct space *sp, const char *key, bool *ret_found)
 }
 
 /* Takes the reference on o, on success. */
-static enum rc insert(struct space *sp, struct object *o, bool if_absent, struct err *err)
+static enum rc insert(struct space *sp, struct object *o, const struct store_put_opts *opts,
+                      struct err *err)
 {
     struct object *old = NULL;
+    enum rc rc = RC_OK;
     bool found;
     thr_lock(&sp->lock);
     size_t at = find(sp, o->obj.key, &found);
-    if (!found && sp->count == sp->cap) {
-        size_t cap = sp->cap ? sp->cap * 2 : 16;
-        struct object **items = mem_realloc(sp->items, cap * sizeof *items);
-        if (items != NULL) {
-            sp->items = items;
-            sp->cap = cap;
-        }
-    }
-    bool full = !found && sp->count == sp->cap;
-    if (found && !if_absent) {
+    if (found && opts->if_absent) rc = RC_CONFLICT;
+    if (!found && opts->if_etag != NULL) rc = RC_NOT_FOUND;
+    if (found && opts->if_etag != NULL && strcmp(opts->if_etag, sp->items[at]->obj.etag) != 0)
+        rc = RC_CONFLICT;
+    if (rc == RC_OK && !found && !room_for_one(sp)) rc = RC_NO_MEM;
+    if (rc == RC_OK && found) {
         old = sp->items[at];
         sp->items[at] = o;
-    } else if (!found && !full) {
+    } else if (rc == RC_OK) {
         memmove(sp->items + at + 1, sp->items + at, (sp->count - at) * sizeof o);
         sp->items[at] = o;
         sp->count++;
     }
     thr_unlock(&sp->lock);
-    if (full) return err_mem(err, o->obj.key);
-    if (found && if_absent) return err_set(err, RC_CONFLICT, "create '%s': it exists", o->obj.key);
     if (old != NULL) object_unref(sp, old);
-    return RC_OK;
+    if (rc == RC_NO_MEM) return err_mem(err, o->obj.key);
+    if (rc == RC_OK) return RC_OK;
+    return err_set(err, rc, "%s '%s': %s", opts->if_absent ? "create" : "replace", o->obj.key,
+                   rc == RC_NOT_FOUND ? "there is no such object"
+                   : opts->if_absent  ? "it exists"
+                                      : "another version is there");
+}
+
+static bool room_for_one(struct space *sp)
+{
+    if (sp->count < sp->cap) return true;
+    size_t cap = sp->cap ? sp->cap * 2 : 16;
+    struct object **items = mem_realloc(sp->items, cap * sizeof *items);
+    if (items == NULL) return false;
+    sp->items = items;
+    sp->cap = cap;
+    return true;
 }

@@ -2,6 +2,8 @@
 #include "store/store.h"
 #include "base/mem.h"
 #include "store/driver.h"
+#include "store/spool.h"
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -10,6 +12,12 @@
 static const struct store_ops *const drivers[] = {
     &store_file_ops,
     &store_mem_ops,
+    &store_s3_ops,
+    &store_oss_ops,
+    &store_azure_ops,
+    &store_gcs_ops,
+    &store_webdav_ops,
+    &store_sftp_ops,
 };
 #define DRIVER_COUNT (sizeof drivers / sizeof drivers[0])
 
@@ -31,6 +39,10 @@ struct reader {
 static enum rc key_check(const char *key, struct err *err);
 static enum rc prefix_check(const char *prefix, struct err *err);
 static bool segment_ok(const char *segment, size_t size);
+static enum rc find_driver(const char *scheme, const struct store_ops **ret_ops, struct err *err);
+static enum rc put_spooled(struct store *s, const struct call *c, const char *key,
+                           const struct store_body *body, const struct store_put_opts *opts,
+                           struct store_obj *ret_obj, struct err *err);
 static enum rc scheme_unknown(const char *scheme, struct err *err);
 static enum rc take_object(void *ctx, const struct store_obj *obj, struct err *err);
 static enum rc take_bytes(void *ctx, const void *data, size_t size, struct err *err);
@@ -38,7 +50,7 @@ static enum rc bytes_read(void *ctx, uint64_t off, void *dst, size_t size, struc
 
 bool store_can(const struct store *s, enum store_cap cap)
 {
-    return (s->ops->caps & (uint32_t)cap) != 0;
+    return (s->caps & (uint32_t)cap) != 0;
 }
 
 const char *store_name(const struct store *s)
@@ -53,18 +65,37 @@ const char *store_type(const struct store *s)
 
 enum rc store_open(const char *url, struct store **ret_store, struct err *err)
 {
-    struct url parts;
-    if (url[0] == '\0')
+    return store_open_conf(&(struct store_conf){.url = url}, ret_store, err);
+}
+
+enum rc store_open_conf(const struct store_conf *conf, struct store **ret_store, struct err *err)
+{
+    CLEANUP(mem_freep) struct store_settings *set = mem_calloc(1, sizeof *set);
+    const struct store_ops *ops = NULL;
+    struct store *s = NULL;
+    if (set == NULL) return err_mem(err, "the settings of a store");
+    TRY(store_settings_fill(set, conf, err));
+    const char *type = set->url_given ? set->url.scheme : conf->type ? conf->type : "";
+    if (!set->url_given && type[0] == '\0')
         return err_set(err, RC_INVALID, "empty store URL: give file:///path or a plain path");
-    if (url_get(url, &parts, err) != RC_OK) {
-        err->rc = RC_INVALID;
-        return err_wrap(err, "store URL");
-    }
-    if (parts.scheme[0] == '\0') return drivers[0]->open(&parts, ret_store, err);
-    for (size_t i = 0; i < DRIVER_COUNT; i++)
-        if (strcasecmp(drivers[i]->type, parts.scheme) == 0)
-            return drivers[i]->open(&parts, ret_store, err);
-    return scheme_unknown(parts.scheme, err);
+    TRY(find_driver(type, &ops, err));
+    TRY(ops->open(set, &s, err));
+    enum rc rc = store_settings_check(set, ops->type, err);
+    if (rc == RC_OK)
+        *ret_store = s;
+    else
+        store_close(s);
+    return rc;
+}
+
+void store_init(struct store *s, const struct store_ops *ops, const char *name_fmt, ...)
+{
+    va_list ap;
+    s->ops = ops;
+    s->caps = ops->caps;
+    va_start(ap, name_fmt);
+    vsnprintf(s->name, sizeof s->name, name_fmt, ap);
+    va_end(ap);
 }
 
 void store_close(struct store *s)
@@ -85,8 +116,16 @@ enum rc store_put(struct store *s, const struct call *c, const char *key,
     if (opts->if_absent && !store_can(s, STORE_CAP_CREATE))
         return err_set(err, RC_UNSUPPORTED, "put '%s': '%s' cannot create without overwriting", key,
                        s->name);
+    if (opts->if_etag != NULL && !store_can(s, STORE_CAP_CAS))
+        return err_set(err, RC_UNSUPPORTED, "put '%s': '%s' cannot replace conditionally", key,
+                       s->name);
+    if (opts->if_etag != NULL && opts->if_absent)
+        return err_set(err, RC_INVALID, "put '%s': create and replace at once", key);
     TRY(call_check(c, err));
-    TRY(s->ops->put(s, c, key, body, opts, &obj, err));
+    if (body->size == STORE_SIZE_UNKNOWN && !store_can(s, STORE_CAP_STREAM))
+        TRY(put_spooled(s, c, key, body, opts, &obj, err));
+    else
+        TRY(s->ops->put(s, c, key, body, opts, &obj, err));
     if (ret_obj != NULL) *ret_obj = obj;
     return RC_OK;
 }
@@ -144,6 +183,49 @@ enum rc store_del(struct store *s, const struct call *c, const char *const *keys
     return RC_OK;
 }
 
+enum rc store_presign(struct store *s, const struct call *c, const char *key, bool put,
+                      int64_t expires_s, struct buf *out, struct err *err)
+{
+    TRY(key_check(key, err));
+    if (expires_s < 1 || expires_s > 7 * 24 * 3600)
+        return err_set(err, RC_INVALID, "a link lives between 1 second and 7 days");
+    if (s->ops->presign == NULL)
+        return err_set(err, RC_UNSUPPORTED, "'%s' has no links that need no credentials", s->name);
+    TRY(call_check(c, err));
+    return s->ops->presign(s, c, key, put, expires_s, out, err);
+}
+
+const char *store_op_name(enum store_op op)
+{
+    static const char *const names[] = {
+#define X(NAME, name) #name,
+        STORE_OPS(X)
+#undef X
+    };
+    return names[op];
+}
+
+void store_stats(const struct store *s, struct store_stats *ret_stats)
+{
+    const struct store_counts *n = &s->counts;
+    *ret_stats = (struct store_stats){.throttled = atomic_load(&n->throttled),
+                                      .bytes_up = atomic_load(&n->bytes_up),
+                                      .bytes_down = atomic_load(&n->bytes_down)};
+    for (int i = 0; i < STORE_OP_COUNT; i++) {
+        ret_stats->requests[i] = atomic_load(&n->requests[i]);
+        ret_stats->failed[i] = atomic_load(&n->failed[i]);
+    }
+}
+
+void store_count(struct store *s, enum store_op op, bool ok, uint64_t bytes_up, uint64_t bytes_down)
+{
+    struct store_counts *n = &s->counts;
+    atomic_fetch_add_explicit(&n->requests[op], 1, memory_order_relaxed);
+    if (!ok) atomic_fetch_add_explicit(&n->failed[op], 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&n->bytes_up, bytes_up, memory_order_relaxed);
+    atomic_fetch_add_explicit(&n->bytes_down, bytes_down, memory_order_relaxed);
+}
+
 struct store_body store_body_bytes(struct store_bytes *b, const void *data, uint64_t size)
 {
     b->data = data;
@@ -191,6 +273,30 @@ static bool segment_ok(const char *segment, size_t size)
     if (size == 0 || (size == 1 && segment[0] == '.')) return false;
     if (size == 2 && memcmp(segment, "..", 2) == 0) return false;
     return size < tmp_size || memcmp(segment, STORE_TMP_PREFIX, tmp_size) != 0;
+}
+
+static enum rc find_driver(const char *scheme, const struct store_ops **ret_ops, struct err *err)
+{
+    *ret_ops = drivers[0];
+    if (scheme[0] == '\0') return RC_OK;
+    for (size_t i = 0; i < DRIVER_COUNT; i++) {
+        const char *alias = drivers[i]->alias ? drivers[i]->alias : drivers[i]->type;
+        *ret_ops = drivers[i];
+        if (strcasecmp(drivers[i]->type, scheme) == 0 || strcasecmp(alias, scheme) == 0)
+            return RC_OK;
+    }
+    return scheme_unknown(scheme, err);
+}
+
+/* The driver needs to know the size first: keep the body in a file without a name meanwhile. */
+static enum rc put_spooled(struct store *s, const struct call *c, const char *key,
+                           const struct store_body *body, const struct store_put_opts *opts,
+                           struct store_obj *ret_obj, struct err *err)
+{
+    CLEANUP(spool_fini) struct spool sp = SPOOL_INIT;
+    struct store_body sized;
+    if (spool_fill(&sp, c, body, &sized, err) != RC_OK) return err_wrap(err, "put '%s'", key);
+    return s->ops->put(s, c, key, &sized, opts, ret_obj, err);
 }
 
 static enum rc scheme_unknown(const char *scheme, struct err *err)

@@ -119,10 +119,10 @@ run ltx -level x "$url" && is 1 &&
 run ltx -config config.yml "$url" && fails \
     'Error: cannot specify a replica URL and the -config flag'
 run ltx -config config.yml two.db && is 1 &&
-    err_has "Error: replicas of type 's3' are not supported yet"
+    err_has "part-size"
 run ltx -config config.yml none.db && fails "Error: database not found in config: $dir/none.db
 Try: sluice databases -config $dir/config.yml"
-run ltx sftp://user:hunter2@host/p && is 1 && err_has "type 'sftp'"
+run ltx 'sftp://user:hunter2@host/p?colour=red' && is 1 && err_has "no setting 'colour'"
 holds test "$(grep -c hunter2 err)" -eq 0
 
 # ---- restore ----

@@ -2,13 +2,16 @@
  * crash.c -- kill everything, again and again, and prove after each round that nothing is lost.
  *
  *   crash [--program PATH] [--writer PATH] [--dir DIR] [--seed N] [--rounds N] [--duration SECONDS]
- *         [--hours N] [--jobs N] [--chain ROUNDS] [--txids N] [--verbose 1]
+ *         [--hours N] [--jobs N] [--chain ROUNDS] [--txids N] [--verbose 1] [--replica URL]
  *
  * A round runs the daemon and some writers and kills them at random moments, in random order; the
  * application checkpoints and writes while the daemon is down. At its end everything is uploaded,
  * and the restored database must equal the source byte by byte, hold every acknowledged commit,
  * and each transaction id in the replica must restore to a state that the writer meant. A chain of
  * rounds goes on with the same database and replica; then a new one starts with other settings.
+ *
+ * With --replica the log goes to any store, "s3://bucket/crash/%s?endpoint=...": crash_s3.sh has
+ * one behind a network that breaks (harness/netfault).
  *
  * The daemon may be told to kill itself before its n-th syscall (SLUICE_FAULT; needs a build with
  * test hooks). The seed decides every choice, but not the timing of the processes.
@@ -24,7 +27,7 @@
 #include "bed.h"
 
 struct plan {
-    const char *program, *writer;
+    const char *program, *writer, *replica;
     char dir[TOOL_PATH_MAX - 128];
     uint64_t seed;
     int rounds, jobs, chain, txids;
@@ -51,6 +54,7 @@ static void run_round(struct lane *l);
 static void start_daemon(struct lane *l);
 static void start_writer(struct lane *l);
 static void one_event(struct lane *l);
+static bool stored(struct lane *l);
 static void while_down(struct lane *l);
 static void check(struct lane *l);
 
@@ -113,6 +117,8 @@ static void parse(struct plan *p, int argc, char **argv)
             p->chain = (int)parse_u64(name, value);
         } else if (strcmp(name, "--txids") == 0) {
             p->txids = (int)parse_u64(name, value);
+        } else if (strcmp(name, "--replica") == 0) {
+            p->replica = value;
         } else if (strcmp(name, "--verbose") == 0) {
             p->verbose = parse_u64(name, value) != 0;
         } else {
@@ -179,7 +185,8 @@ static void new_chain(struct lane *l, uint64_t seed)
     static const char *const vacuums[] = {"none", "none", "full", "incremental"};
     struct rng r = rng_of(seed, 1);
     char dir[TOOL_PATH_MAX];
-    struct bed_opts opts = {.page_size = page_sizes[rng_below(&r, 7)],
+    struct bed_opts opts = {.replica_url = l->plan->replica,
+                            .page_size = page_sizes[rng_below(&r, 7)],
                             .auto_vacuum = vacuums[rng_below(&r, 4)],
                             .monitor_ms = rng_between(&r, 5, 60),
                             .min_checkpoint_pages =
@@ -280,11 +287,19 @@ static void one_event(struct lane *l)
         bed_model_open(b, &m);
         model_checkpoint(&m, MODEL_CKPT_MIXED, &b->rng);
         model_close(&m);
-    } else if (b->daemon != 0 && bed_level_txid(b, 0) > 0) {
+    } else if (b->daemon != 0 && stored(l)) {
         /* A restore in the middle of everything is some state that the writer meant. */
         (void)bed_restore_check(b, l->plan->program, (struct bed_restore){0});
         l->restores++;
     }
+}
+
+/* Has anything reached the replica yet? The end of a chain's first round saw to it at the latest.
+ */
+static bool stored(struct lane *l)
+{
+    if ((l->round - 1) % l->plan->chain > 0) return true;
+    return l->bed.replica[0] != '\0' && bed_level_txid(&l->bed, 0) > 0;
 }
 
 /* What the application does while nobody watches: checkpoints and writes, in any order. */

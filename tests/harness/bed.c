@@ -17,7 +17,7 @@ struct range {
 static void add_setting(FILE *f, const char *indent, const char *name, int value, const char *unit);
 static size_t writer_args(struct bed *b, const char *const *args, const char **argv,
                           char numbers[2][32]);
-static size_t list_txids(struct bed *b, uint64_t **ret_txids);
+static size_t list_txids(struct bed *b, const char *program, uint64_t **ret_txids);
 static bool parse_name(const char *name, struct range *ret_range);
 static int by_max(const void *a, const void *b);
 static void hour_if_zero(int *ms);
@@ -31,8 +31,15 @@ void bed_init(struct bed *b, const char *dir, const char *writer_program, uint64
     snprintf(b->dir, sizeof b->dir, "%s", dir);
     path_join(b->db, "%s/db", b->dir);
     path_join(b->log, "%s/acked.log", b->dir);
-    path_join(b->replica, "%s/replica", b->dir);
-    path_join(b->url, "file://%s/replica", b->dir);
+    if (opts.replica_url == NULL) {
+        path_join(b->replica, "%s/replica", b->dir);
+        path_join(b->url, "file://%s/replica", b->dir);
+    } else {
+        const char *hole = strstr(opts.replica_url, "%s");
+        if (hole == NULL) die("the URL '%s' has no %%s", opts.replica_url);
+        path_join(b->url, "%.*s%s-%016llx%s", (int)(hole - opts.replica_url), opts.replica_url,
+                  strrchr(dir, '/') + 1, (unsigned long long)tool_random_seed(), hole + 2);
+    }
     path_join(b->config, "%s/config.yml", b->dir);
     path_join(b->daemon_log, "%s/daemon.log", b->dir);
     if (dir[0] != '/') die("the folder of a bed must be absolute, not '%s'", dir);
@@ -60,7 +67,10 @@ void bed_write_config(struct bed *b)
     add_setting(f, "    ", "checkpoint-interval", o.checkpoint_ms, "ms");
     add_setting(f, "    ", "min-checkpoint-page-count", o.min_checkpoint_pages, "");
     add_setting(f, "    ", "truncate-page-n", o.truncate_pages, "");
-    fprintf(f, "    replica:\n      type: file\n      path: %s\n", b->replica);
+    if (b->replica[0] != '\0')
+        fprintf(f, "    replica:\n      type: file\n      path: %s\n", b->replica);
+    else
+        fprintf(f, "    replica:\n      url: \"%s\"\n", b->url);
     add_setting(f, "      ", "sync-interval", o.monitor_ms, "ms");
     if (fclose(f) != 0) die("cannot write '%s'", b->config);
 }
@@ -270,7 +280,7 @@ void bed_check_latest(struct bed *b, const char *program, bool identical)
 size_t bed_check_txids(struct bed *b, const char *program, size_t count)
 {
     uint64_t *txids;
-    size_t total = list_txids(b, &txids), done = 0;
+    size_t total = list_txids(b, program, &txids), done = 0;
     int64_t last = 0;
     for (size_t i = 0; i < total; i++) {
         /* Take `count` of the rest with equal chance, in ascending order. */
@@ -352,20 +362,26 @@ static size_t writer_args(struct bed *b, const char *const *args, const char **a
 /* Every id that can be restored, ascending, each once: an id that ends a file, and that is reached
  * from a snapshot through files that overlap or follow each other. Where the level 0 files at the
  * start of a merged file are gone, the ids of the others inside it are out of reach. */
-static size_t list_txids(struct bed *b, uint64_t **ret_txids)
+static size_t list_txids(struct bed *b, const char *program, uint64_t **ret_txids)
 {
     struct range *ranges = NULL;
     size_t total = 0, reached = 0;
-    for (int level = 0; level <= 9; level++) {
-        char dir[TOOL_PATH_MAX], **names;
-        path_join(dir, "%s/ltx/%d", b->replica, level);
-        size_t count = list_names(dir, &names);
-        ranges = realloc(ranges, (total + count + 1) * sizeof *ranges);
+    char path[TOOL_PATH_MAX], line[256];
+    path_join(path, "%s/listing", b->dir);
+    remove_file(path);
+    const char *argv[] = {program, "ltx", "-level", "all", b->url, NULL};
+    int status = run(argv, (struct spawn_opts){.log = path}, RESTORE_MS);
+    FILE *f = fopen(path, "re");
+    if (status != 0 || f == NULL) die("%s ltx ended with status %d; see %s", program, status, path);
+    while (fgets(line, sizeof line, f) != NULL) {
+        int level;
+        unsigned long long low, high;
+        if (sscanf(line, "%d %16llx %16llx", &level, &low, &high) != 3) continue;
+        ranges = realloc(ranges, (total + 1) * sizeof *ranges);
         if (ranges == NULL) die("out of memory");
-        for (size_t i = 0; i < count; i++)
-            total += parse_name(names[i], &ranges[total]);
-        free_names(names, count);
+        ranges[total++] = (struct range){low, high};
     }
+    fclose(f);
     qsort(ranges, total, sizeof *ranges, by_max);
     uint64_t *txids = malloc((total + 1) * sizeof *txids);
     if (txids == NULL) die("out of memory");

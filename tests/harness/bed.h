@@ -21,10 +21,13 @@ struct bed_opts {
     int min_checkpoint_pages; /* 0: the program's default */
     int truncate_pages;       /* 0: the program's default */
     int checkpoint_ms;        /* 0: the program's default */
+    const char *replica_url;  /* NULL: a folder of the bed; else a store's URL with a "%s" where a
+                                 name that is this bed's own goes */
 };
 struct bed {
     char dir[TOOL_PATH_MAX - 64];
-    char db[TOOL_PATH_MAX], log[TOOL_PATH_MAX], replica[TOOL_PATH_MAX], url[TOOL_PATH_MAX];
+    char db[TOOL_PATH_MAX], log[TOOL_PATH_MAX], url[TOOL_PATH_MAX];
+    char replica[TOOL_PATH_MAX]; /* the folder; "" with a replica_url */
     char config[TOOL_PATH_MAX], daemon_log[TOOL_PATH_MAX];
     const char *writer_program;
     uint64_t seed;
@@ -80,7 +83,7 @@ void bed_check_latest(struct bed *b, const char *program, bool identical);
  * proven, and a later one must not be older. The number restored. */
 size_t bed_check_txids(struct bed *b, const char *program, size_t count);
 
-/* Highest transaction id of a level; 0 for an empty one. */
+/* Highest transaction id of a level; 0 for an empty one. For a replica in a folder. */
 uint64_t bed_level_txid(struct bed *b, int level);
 size_t bed_level_count(struct bed *b, int level);
 /* True for a program whose own tables keep changing the source after the last upload. */

@@ -12,6 +12,7 @@
 #include "base/fault.h"
 #include "base/mem.h"
 #include "base/os.h"
+#include "fmt/ltx.h"
 #include "log/layout.h"
 #include "store/driver.h"
 
@@ -271,11 +272,102 @@ static void test_same_fails(void **state)
 #fn " (file)", fn, setup_file, teardown, NULL                                              \
     }
 
+/* A store in memory that is laid out like a bucket: levels in hex, times of upload only. */
+static struct store *bucket(struct store_ops *ops)
+{
+    struct store *s = NULL;
+    ok(store_open("mem://", &s, &err));
+    *ops = *s->ops;
+    ops->type = "s3";
+    s->ops = ops;
+    s->caps &= ~(uint32_t)STORE_CAP_TIMESTAMP;
+    return s;
+}
+
+static void put_header(struct store *s, const char *key, uint64_t min, uint64_t max, int64_t ms)
+{
+    uint8_t bytes[LTX_HEADER_SIZE];
+    struct ltx_header h = {.page_size = 4096,
+                           .page_count = 1,
+                           .txid_min = min,
+                           .txid_max = max,
+                           .timestamp_ms = ms,
+                           .flags = LTX_FLAG_NO_CHECKSUM};
+    struct store_bytes b;
+    ltx_header_put(&h, bytes);
+    struct store_body body = store_body_bytes(&b, bytes, sizeof bytes);
+    ok(store_put(s, NULL, key, &body, NULL, NULL, &err));
+}
+
+static void test_bucket_layout(void **state)
+{
+    (void)state;
+    struct store_ops ops;
+    char key[STORE_KEY_MAX + 1];
+    CLEANUP(log_files_fini) struct log_files files = {0};
+    struct store *s = bucket(&ops);
+    struct log b = {.store = s};
+    log_key(&b, 9, 1, 0x2a, key);
+    assert_string_equal(key, "0009/0000000000000001-000000000000002a.ltx");
+    put_header(s, key, 1, 0x2a, 5);
+    put_header(s, "0000/000000000000002b-000000000000002b.ltx", 43, 43, 6);
+    put_header(s, "ltx/0/000000000000002c-000000000000002c.ltx", 44, 44, 7);
+    put_header(s, "0010/000000000000002c-000000000000002c.ltx", 44, 44, 7);
+    put_header(s, "000a/000000000000002c-000000000000002c.ltx", 44, 44, 7);
+    put_header(s, "0000/x/000000000000002c-000000000000002c.ltx", 44, 44, 7);
+    ok(log_list_all(&b, NULL, &files, &err));
+    assert_int_equal(files.count, 2);
+    assert_int_equal(files.items[0].level, 0);
+    assert_int_equal(files.items[1].level, 9);
+    assert_int_equal(files.items[1].txid_max, 42);
+    files.count = 0;
+    ok(log_list(&b, NULL, 9, &files, &err));
+    assert_int_equal(files.count, 1);
+    store_close(s);
+}
+
+/* For any moment, each file falls on its side of it, and only a few headers are read. */
+static void test_times_from_headers(void **state)
+{
+    (void)state;
+    enum { COUNT = 100 };
+    struct store_ops ops;
+    struct store *s = bucket(&ops);
+    struct log b = {.store = s};
+    struct store_stats before, after;
+    for (uint64_t i = 1; i <= COUNT; i++) {
+        char key[STORE_KEY_MAX + 1];
+        log_key(&b, 0, i, i, key);
+        put_header(s, key, i, i, (int64_t)i * 1000);
+        log_key(&b, 1, i, i, key);
+        put_header(s, key, i, i, (int64_t)i * 1000);
+    }
+    for (int64_t t = 500; t <= (COUNT + 1) * 1000; t += 500) {
+        CLEANUP(log_files_fini) struct log_files files = {0};
+        store_stats(s, &before);
+        ok(log_list_at(&b, NULL, t, &files, &err));
+        store_stats(s, &after);
+        assert_int_equal(files.count, 2 * COUNT);
+        for (size_t i = 0; i < files.count; i++) {
+            const struct log_file *f = &files.items[i];
+            assert_int_equal(f->created_ms < t, (int64_t)f->txid_max * 1000 < t);
+        }
+        assert_in_range(after.requests[STORE_OP_GET] - before.requests[STORE_OP_GET], 1, 2 * 7);
+    }
+    store_close(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        BOTH(test_keys),     BOTH(test_list), BOTH(test_list_fails),
-        BOTH(test_put_file), BOTH(test_same), BOTH(test_same_fails),
+        BOTH(test_keys),
+        BOTH(test_list),
+        BOTH(test_list_fails),
+        BOTH(test_put_file),
+        BOTH(test_same),
+        BOTH(test_same_fails),
+        cmocka_unit_test(test_bucket_layout),
+        cmocka_unit_test(test_times_from_headers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

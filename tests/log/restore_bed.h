@@ -200,8 +200,8 @@ static UNUSED void encode(struct bed *b, const struct ltx_header *h, struct buf 
 static UNUSED const char *key_of(uint32_t level, uint64_t min, uint64_t max)
 {
     static _Thread_local char key[STORE_KEY_MAX + 1]; /* store hooks run in any thread */
-    struct log lg = {0};
-    log_key(&lg, level, min, max, key);
+    snprintf(key, sizeof key, "ltx/%u/%016llx-%016llx.ltx", level, (unsigned long long)min,
+             (unsigned long long)max);
     return key;
 }
 

@@ -34,10 +34,10 @@ static void hook_on(struct bed *b, struct hook_store *h,
                     void (*before)(struct bed *b, const char *key))
 {
     *h = (struct hook_store){.inner = b->store, .before = before, .bed = b};
-    h->ops = (struct store_ops){.type = "hook", .caps = b->store->ops->caps};
+    h->ops = (struct store_ops){.type = "hook", .caps = b->store->caps};
     h->ops.get = hook_get;
     h->ops.list = hook_list;
-    h->base.ops = &h->ops;
+    store_init(&h->base, &h->ops, "hook");
     b->log.store = &h->base;
 }
 

@@ -359,8 +359,7 @@ static enum rc make_spy(struct store *inner, struct store **ret_store, struct er
     p->ops.list = spy_list;
     p->ops.del = spy_del;
     p->ops.del_many = NULL;
-    p->base.ops = &p->ops;
-    memcpy(p->base.name, inner->name, sizeof p->base.name);
+    store_init(&p->base, &p->ops, "%s", inner->name);
     *ret_store = &p->base;
     return RC_OK;
 }

@@ -148,8 +148,8 @@ static void sweep_put(const char *url, unsigned class, const struct plan *p)
 /* The first mkdir is that of /tmp, which is there. */
 #define NEW_FOLDERS                                                                                \
     "open! mkdir~ mkdir! open! fsync! mkdir! open! fsync! mkdir! open! fsync! open! "
-#define SEALED "pwrite! pwrite! pwrite! futimens! fsync! fstat! "
-#define FOLDER "open! fsync! "
+#define SEALED "pwrite! pwrite! pwrite! futimens! fsync! "
+#define FOLDER "fstat! open! fsync! "
 
 static const struct plan plans[] = {
     {"put into new folders", false, false, NEW_FOLDERS "opendir~ stat~ " SEALED "rename! " FOLDER},

@@ -72,6 +72,72 @@ static void test_bad_urls(void **state)
     store_close(NULL);
 }
 
+/* What a driver sees of a URL's query and of settings. */
+static void test_settings(void **state)
+{
+    (void)state;
+    struct store_settings *set = mem_calloc(1, sizeof *set);
+    const struct store_setting given[] = {{"region", "eu-2"}, {"part-size", "8MiB"}};
+    struct store_conf conf = {
+        .url =
+            "s3://b/p?region=eu-1&forcePathStyle=true&requireContentMD5=no&sse-customer-key=a%2Bb"
+            "&concurrency=7&odd",
+        .settings = given,
+        .setting_count = 2};
+    bool path_style = false, md5 = true, other = true;
+    int64_t n = 3, ms = 5;
+    uint64_t size = 1;
+    assert_int_equal(store_settings_fill(set, &conf, &err), RC_OK);
+    assert_string_equal(store_setting(set, "region"), "eu-2");
+    assert_string_equal(store_setting(set, "sse-customer-key"), "a+b");
+    assert_string_equal(store_setting(set, "nothing"), "");
+    assert_int_equal(store_setting_bool(set, "force-path-style", &path_style, &err), RC_OK);
+    assert_int_equal(store_setting_bool(set, "require-content-md5", &md5, &err), RC_OK);
+    assert_int_equal(store_setting_bool(set, "skip-verify", &other, &err), RC_OK);
+    assert_true(path_style && !md5 && other);
+    assert_int_equal(store_setting_int(set, "concurrency", 1, 6, &n, &err), RC_INVALID);
+    assert_non_null(strstr(err.text, "concurrency"));
+    assert_int_equal(n, 3);
+    assert_int_equal(store_setting_int(set, "concurrency", 1, 7, &n, &err), RC_OK);
+    assert_int_equal(n, 7);
+    assert_int_equal(store_setting_size(set, "part-size", &size, &err), RC_OK);
+    assert_int_equal(size, 8 << 20);
+    assert_int_equal(store_setting_ms(set, "region", &ms, &err), RC_INVALID);
+    assert_int_equal(store_settings_check(set, "s3", &err), RC_INVALID);
+    assert_non_null(strstr(err.text, "'odd'"));
+    (void)store_setting(set, "odd");
+    assert_int_equal(store_settings_check(set, "s3", &err), RC_OK);
+    conf.url = "s3://b/?a=%4";
+    assert_int_equal(store_settings_fill(set, &conf, &err), RC_INVALID);
+    mem_free(set);
+    struct store *s = NULL;
+    assert_int_equal(store_open("mem://x?y=1", &s, &err), RC_INVALID);
+    assert_non_null(strstr(err.text, "'y'"));
+}
+
+static void test_stats(void **state)
+{
+    (void)state;
+    struct store *s = NULL;
+    struct store_stats n;
+    struct store_bytes b;
+    struct store_body body = store_body_bytes(&b, "hello", 5);
+    char got[3];
+    assert_int_equal(store_open("mem://", &s, &err), RC_OK);
+    assert_int_equal(store_put(s, NULL, "k", &body, NULL, NULL, &err), RC_OK);
+    assert_int_equal(store_read(s, NULL, "k", 1, got, 3, &err), RC_OK);
+    assert_int_equal(store_del(s, NULL, &(const char *){"k"}, 1, &err), RC_OK);
+    store_stats(s, &n);
+    assert_int_equal(n.requests[STORE_OP_PUT], 1);
+    assert_int_equal(n.requests[STORE_OP_GET], 1);
+    assert_int_equal(n.requests[STORE_OP_LIST], 0);
+    assert_int_equal(n.requests[STORE_OP_DEL], 1);
+    assert_int_equal(n.bytes_up, 5);
+    assert_int_equal(n.bytes_down, 3);
+    assert_string_equal(store_op_name(STORE_OP_DEL), "delete");
+    store_close(s);
+}
+
 /* A relative path means the folder of the time of opening. */
 static void test_chdir(void **state)
 {
@@ -238,6 +304,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_urls),
         cmocka_unit_test(test_bad_urls),
+        cmocka_unit_test(test_settings),
+        cmocka_unit_test(test_stats),
         cmocka_unit_test(test_chdir),
         cmocka_unit_test(test_mem_sharing),
         cmocka_unit_test(test_help_for_poor_drivers),

@@ -1,0 +1,316 @@
+/* webdav_server_test.c -- the suite, and trouble, on Apache's WebDAV (tests/servers/webdav). */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <cmocka.h>
+#include "base/buf.h"
+#include "base/mem.h"
+#include "base/os.h"
+#include "store/conformance.h"
+
+static char dir[64], server_url[128], user[64], password[64];
+static struct err err;
+static unsigned tmp_count;
+
+static void ok(enum rc rc)
+{
+    if (rc != RC_OK) fail_msg("%s: %s", rc_name(rc), err.text);
+}
+
+static void take_line(const char *line, const char *key, char *out, size_t out_size)
+{
+    size_t size = strlen(key);
+    if (strncmp(line, key, size) == 0)
+        snprintf(out, out_size, "%.*s", (int)strcspn(line + size, "\n"), line + size);
+}
+
+/* The exit status of "tests/servers/webdav <verb> <dir>". */
+static int server(const char *verb)
+{
+    char command[1024], line[512];
+    snprintf(command, sizeof command, "'%.*s/../servers/webdav' %s %s",
+             (int)(strrchr(__FILE__, '/') - __FILE__), __FILE__, verb, dir);
+    FILE *f = popen(command, "r");
+    assert_non_null(f);
+    while (fgets(line, sizeof line, f) != NULL) {
+        take_line(line, "URL=", server_url, sizeof server_url);
+        take_line(line, "USERNAME=", user, sizeof user);
+        take_line(line, "PASSWORD=", password, sizeof password);
+        if (strchr(line, '=') == NULL) fputs(line, stdout);
+    }
+    return WEXITSTATUS(pclose(f));
+}
+
+static struct store *open_as(const char *url, const char *name, const char *secret)
+{
+    struct store *s = NULL;
+    const struct store_setting settings[] = {{"webdav-username", name},
+                                             {"webdav-password", secret}};
+    const struct store_conf conf = {.url = url, .settings = settings, .setting_count = 2};
+    ok(store_open_conf(&conf, &s, &err));
+    return s;
+}
+
+static struct store *open_right(const char *url)
+{
+    return open_as(url, user, password);
+}
+
+/* The root is not there yet: the first put makes its collections. */
+static void prepare(unsigned unique, char url[256])
+{
+    snprintf(url, 256, "webdav%s/c%u/a%%20root", server_url + strlen("http"), unique);
+}
+
+/* Where a put is a PUT and a MOVE. */
+static void prepare_plain(unsigned unique, char url[256])
+{
+    snprintf(url, 256, "webdav%s/plain/c%u/a%%20root", server_url + strlen("http"), unique);
+}
+
+static int visit(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    const char *name = path + ftw->base;
+    (void)st, (void)type;
+    if (strncmp(name, STORE_TMP_PREFIX, sizeof STORE_TMP_PREFIX - 1) == 0) tmp_count++;
+    return remove(path);
+}
+
+/* A transfer that was broken off may leave a temporary file when the server hears of it too late:
+ * only uploads that were not disturbed must leave none. */
+static void clean(const char *url)
+{
+    char path[512];
+    snprintf(path, sizeof path, "%s/www/%.*s", dir,
+             (int)(strrchr(url, '/') - strstr(url, "/c")) - 1, strstr(url, "/c") + 1);
+    tmp_count = 0;
+    nftw(path, visit, 16, FTW_DEPTH | FTW_PHYS);
+    assert_int_equal(tmp_count, 0);
+    assert_int_not_equal(access(path, F_OK), 0);
+}
+
+static enum rc put_text(struct store *s, const struct call *c, const char *key, const char *text)
+{
+    struct store_bytes b;
+    struct store_body body = store_body_bytes(&b, text, strlen(text));
+    return store_put(s, c, key, &body, NULL, NULL, &err);
+}
+
+static enum rc count_one(void *ctx, const struct store_obj *obj, struct err *e)
+{
+    (void)obj, (void)e;
+    ++*(unsigned *)ctx;
+    return RC_OK;
+}
+
+static void test_wrong_password(void **state)
+{
+    (void)state;
+    char url[256], byte;
+    unsigned count = 0;
+    prepare(900, url);
+    struct store *s = open_as(url, user, "not the secret");
+    assert_int_equal(put_text(s, NULL, "a/k", "x"), RC_DENIED);
+    assert_null(strstr(err.text, "not the secret"));
+    assert_int_equal(store_read(s, NULL, "a/k", 0, &byte, 1, &err), RC_DENIED);
+    assert_int_equal(store_list(s, NULL, "", NULL, count_one, &count, &err), RC_DENIED);
+    assert_int_equal(store_del(s, NULL, &(const char *){"a/k"}, 1, &err), RC_DENIED);
+    store_close(s);
+    s = open_as(url, "", "");
+    assert_int_equal(put_text(s, NULL, "a/k", "x"), RC_DENIED);
+    store_close(s);
+}
+
+/* User and password may stand in the URL; the store's name has neither. */
+static void test_password_in_url(void **state)
+{
+    (void)state;
+    char url[256], store_url[256];
+    struct store *s = NULL;
+    snprintf(url, sizeof url, "webdav://%s:a%%3Ab%%2Fc%%40d%%20e@%s/c906/a%%20root", user,
+             server_url + strlen("http://"));
+    prepare(906, store_url);
+    ok(store_open(url, &s, &err));
+    ok(put_text(s, NULL, "k", "x"));
+    assert_string_equal(store_name(s), store_url);
+    store_close(s);
+    clean(store_url);
+}
+
+static void test_settings(void **state)
+{
+    (void)state;
+    char base[200];
+    struct store *s = NULL;
+    snprintf(base, sizeof base, "%s/c901/", server_url);
+    const struct store_setting settings[] = {{"webdav-url", base},
+                                             {"path", "/a root/"},
+                                             {"webdav-username", user},
+                                             {"webdav-password", password}};
+    const struct store_conf conf = {.type = "webdav", .settings = settings, .setting_count = 4};
+    char url[256], got[3];
+    ok(store_open_conf(&conf, &s, &err));
+    prepare(901, url);
+    assert_string_equal(store_name(s), url);
+    ok(put_text(s, NULL, "x/k", "abc"));
+    struct store *same = open_right(url);
+    ok(store_read(same, NULL, "x/k", 0, got, 3, &err));
+    assert_memory_equal(got, "abc", 3);
+    store_close(same);
+    store_close(s);
+    clean(url);
+}
+
+/* Files of a crashed writer go a day after, others' stay; both are never listed. */
+static void test_stale_files(void **state)
+{
+    (void)state;
+    char url[256], path[256];
+    unsigned count = 0;
+    static const char *const names[] = {STORE_TMP_PREFIX "old", STORE_TMP_PREFIX "new"};
+    prepare_plain(902, url);
+    struct store *s = open_right(url);
+    ok(put_text(s, NULL, "x/k", "abc"));
+    store_close(s);
+    for (int i = 0; i < 2; i++) {
+        int fd;
+        snprintf(path, sizeof path, "%s/www/plain/c902/a root/x/%s", dir, names[i]);
+        ok(os_open(path, O_WRONLY | O_CREAT, 0666, &fd, &err));
+        ok(os_set_mtime(fd, os_now_ms() - (i ? 80000000 : 90000000), &err));
+        os_close(fd);
+    }
+    s = open_right(url);
+    ok(put_text(s, NULL, "x/k", "abcd"));
+    ok(store_list(s, NULL, "", NULL, count_one, &count, &err));
+    assert_int_equal(count, 1);
+    store_close(s);
+    assert_int_equal(access(path, F_OK), 0);
+    remove(path);
+    snprintf(path, sizeof path, "%s/www/plain/c902/a root/x/%s", dir, names[0]);
+    assert_int_not_equal(access(path, F_OK), 0);
+    clean(url);
+}
+
+struct writer {
+    struct store *s;
+    atomic_uint done;
+    enum rc rc;
+    struct err err;
+};
+
+#define WRITER_COUNT 60
+
+static void *writer_main(void *arg)
+{
+    struct writer *w = arg;
+    for (unsigned i = 0; i < WRITER_COUNT && w->rc == RC_OK; i++) {
+        char key[32];
+        struct store_bytes b;
+        struct store_body body = store_body_bytes(&b, key, sizeof key);
+        snprintf(key, sizeof key, "d%u/k%u", i % 3, i);
+        w->rc = store_put(w->s, NULL, key, &body, NULL, NULL, &w->err);
+        atomic_store(&w->done, i + 1);
+    }
+    return NULL;
+}
+
+/* The server dies and comes back while a writer works: nobody notices but the log. */
+static void test_restart(void **state)
+{
+    (void)state;
+    char url[256];
+    pthread_t thread;
+    unsigned count = 0;
+    prepare_plain(903, url);
+    struct writer w = {.s = open_right(url)};
+    ok(thr_start(&thread, "writer", writer_main, &w, &err));
+    for (unsigned at = 10; at < WRITER_COUNT; at += 25) {
+        while (atomic_load(&w.done) < at && w.rc == RC_OK)
+            os_sleep_ms(1);
+        assert_int_equal(server("stop"), 0);
+        assert_int_equal(server("start"), 0);
+    }
+    pthread_join(thread, NULL);
+    if (w.rc != RC_OK) fail_msg("%s: %s", rc_name(w.rc), w.err.text);
+    ok(store_list(w.s, NULL, "", NULL, count_one, &count, &err));
+    assert_int_equal(count, WRITER_COUNT);
+    store_close(w.s);
+    char path[256];
+    snprintf(path, sizeof path, "%s/www/plain/c903", dir);
+    nftw(path, visit, 16, FTW_DEPTH | FTW_PHYS); /* temporary files of lost answers may be there */
+}
+
+/* Without a server: a clear end before the deadline. */
+static void test_no_server(void **state)
+{
+    (void)state;
+    char url[256];
+    prepare(904, url);
+    struct store *s = open_right(url);
+    assert_int_equal(server("stop"), 0);
+    struct call c = {.deadline_ms = os_mono_ms() + 1500};
+    enum rc rc = put_text(s, &c, "k", "x");
+    assert_true(rc == RC_AGAIN || rc == RC_CANCELED);
+    assert_true(os_mono_ms() < c.deadline_ms + 1000);
+    assert_int_equal(server("start"), 0);
+    ok(put_text(s, NULL, "k", "x"));
+    store_close(s);
+    clean(url);
+}
+
+static void test_figures(void **state)
+{
+    (void)state;
+    char url[256];
+    prepare(905, url);
+    struct store *s = open_right(url);
+    int64_t start = os_mono_ms();
+    for (int i = 0; i < 200; i++) {
+        char key[32];
+        snprintf(key, sizeof key, "ltx/0/%d", i);
+        ok(put_text(s, NULL, key, key));
+    }
+    int64_t put = os_mono_ms();
+    unsigned count = 0;
+    ok(store_list(s, NULL, "ltx/", NULL, count_one, &count, &err));
+    assert_int_equal(count, 200);
+    int64_t listed = os_mono_ms();
+    for (int i = 0; i < 200; i++) {
+        char key[32];
+        snprintf(key, sizeof key, "ltx/0/%d", i);
+        ok(store_del(s, NULL, &(const char *){key}, 1, &err));
+    }
+    print_message("200 puts %d ms, list %d ms, 200 deletes %d ms\n", (int)(put - start),
+                  (int)(listed - put), (int)(os_mono_ms() - listed));
+    store_close(s);
+    clean(url);
+}
+
+int main(void)
+{
+    static const struct conformance_row row = {
+        .name = "webdav", .prepare = prepare, .open = open_right, .clean = clean};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_wrong_password), cmocka_unit_test(test_password_in_url),
+        cmocka_unit_test(test_settings),       cmocka_unit_test(test_stale_files),
+        cmocka_unit_test(test_restart),        cmocka_unit_test(test_no_server),
+        cmocka_unit_test(test_figures),
+    };
+    snprintf(dir, sizeof dir, "/tmp/sluice-webdav-%d", (int)getpid());
+    int status = server("start");
+    if (status == 0) {
+        status = conformance_run(&row);
+        status += cmocka_run_group_tests(tests, NULL, NULL);
+        if (server("stop") != 0) status++;
+    }
+    nftw(dir, visit, 16, FTW_DEPTH | FTW_PHYS);
+    return status;
+}
