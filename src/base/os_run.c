@@ -65,6 +65,7 @@ static enum rc spawn(const char *command, int out_fd, pid_t *ret_pid, struct err
         posix_spawnattr_setsigdefault(&attr, &all);
         sys = posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
         if (sys == 0) sys = posix_spawn_file_actions_adddup2(&files, out_fd, 1);
+        if (sys == 0 && fault_hit(FAULT_SYSCALL, "posix_spawn")) sys = EAGAIN;
         if (sys == 0) sys = posix_spawn(ret_pid, "/bin/sh", &files, &attr, argv, environ);
         posix_spawn_file_actions_destroy(&files);
     }

@@ -14,10 +14,11 @@ struct cli {
     const struct command *const *commands; /* all of them; ends with NULL */
     struct opts opts;
     char hint[1024]; /* a command line that helps: "Try: ..."; "" for none */
+    int status;      /* exit status of a command that did its job and has more to say than 0 */
 };
 
-extern const struct command cmd_databases, cmd_gen_docs, cmd_help, cmd_ltx, cmd_replicate,
-    cmd_restore, cmd_status, cmd_version, cmd_wal;
+extern const struct command cmd_databases, cmd_gen_docs, cmd_help, cmd_ltx, cmd_probe,
+    cmd_replicate, cmd_restore, cmd_status, cmd_url, cmd_version, cmd_wal;
 
 const struct command *cli_find(const struct cli *c, const char *name); /* NULL: none */
 void cli_usage(const struct cli *c, FILE *out);                        /* the list of commands */

@@ -113,7 +113,7 @@ static void write_index(const struct cli *c, FILE *out)
         out,
         "Options are written -name value or -name=value, with one dash or two, before or after the "
         "other arguments; \"--\" ends them. The exit status is 0 when the job was done, and 1 "
-        "otherwise, with \"Error: ...\" on standard error.",
+        "otherwise, with \"Error: ...\" on standard error; probe also has 3.",
         0);
 }
 

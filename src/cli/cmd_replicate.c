@@ -131,7 +131,6 @@ static void log_warnings(const struct config *cfg)
 {
     for (size_t i = 0; i < cfg->warning_count; i++)
         log_warn("configuration", "problem", cfg->warnings[i]);
-    if (cfg->addr[0]) log_ignored("addr");
     if (cfg->mcp_addr[0]) log_ignored("mcp-addr");
     if (cfg->socket_enabled) log_ignored("socket");
     if (cfg->heartbeat_url[0]) log_ignored("heartbeat-url");

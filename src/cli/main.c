@@ -1,7 +1,8 @@
 /*
  * main.c -- `sluice COMMAND ...`: find the command, parse its options, run it, report.
  *
- * Exit status: 0 done; 1 not done, with "Error: ..." on standard error.
+ * Exit status: 0 done; 1 not done, with "Error: ..." on standard error; what else a command's
+ * help says.
  */
 #include "base/fault.h"
 #include "cli/cli.h"
@@ -10,8 +11,8 @@
 #include <string.h>
 
 static const struct command *const commands[] = {
-    &cmd_databases, &cmd_ltx,  &cmd_replicate, &cmd_restore,  &cmd_status,
-    &cmd_version,   &cmd_help, &cmd_wal,       &cmd_gen_docs, NULL,
+    &cmd_databases, &cmd_ltx,     &cmd_probe, &cmd_replicate, &cmd_restore,  &cmd_status,
+    &cmd_url,       &cmd_version, &cmd_help,  &cmd_wal,       &cmd_gen_docs, NULL,
 };
 
 static int run(struct cli *c, const struct command *cmd, int argc, char *const *argv);
@@ -53,7 +54,7 @@ static int run(struct cli *c, const struct command *cmd, int argc, char *const *
         opts_print_help(cmd, stdout);
         return 0;
     }
-    if (cmd->run(c, &err) == RC_OK) return 0;
+    if (cmd->run(c, &err) == RC_OK) return c->status;
     fflush(stdout); /* what was printed came first */
     return fail(c, &err);
 }

@@ -31,6 +31,15 @@ void progress_update(void *ctx, const struct restore_progress *now)
     thr_unlock(&p->lock);
 }
 
+void progress_step(struct progress *p, const char *text)
+{
+    if (!p->on) return;
+    thr_lock(&p->lock);
+    p->shown_ms = os_mono_ms();
+    fprintf(stderr, "\r\033[K%s", text);
+    thr_unlock(&p->lock);
+}
+
 void progress_end(struct progress *p)
 {
     if (p->on && p->shown_ms != 0) fprintf(stderr, "\r\033[K");

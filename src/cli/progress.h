@@ -16,7 +16,8 @@ struct progress {
 void progress_init(struct progress *p);
 /* Fits struct restore_opts; ctx is the struct progress. */
 void progress_update(void *ctx, const struct restore_progress *now);
-void progress_end(struct progress *p); /* remove the line */
+void progress_step(struct progress *p, const char *text); /* show this instead, at once */
+void progress_end(struct progress *p);                    /* remove the line */
 /* "12.3 MB of 45.6 MB (26%), 4.1 MB/s, 8 s left"; the rate only after some time. */
 void progress_text(const struct restore_progress *now, int64_t elapsed_ms, char *out, size_t size);
 #endif

@@ -17,7 +17,9 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "log/restore.h"
+#include "node/counts.h"
 #include "node/exec.h"
+#include "node/metrics.h"
 #include "node/task.h"
 
 #define UPLOAD_THREADS_MAX 16
@@ -31,14 +33,17 @@ struct node {
     size_t task_count;
     struct task_pools pools;
     struct sched_job trim_job;
-    pid_t child;       /* 0: none */
-    atomic_bool hurry; /* stop waiting for the store */
-    int64_t end_ms;    /* of the shutdown */
+    struct metrics *metrics; /* NULL: no addr */
+    pid_t child;             /* 0: none */
+    atomic_bool hurry;       /* stop waiting for the store */
+    int64_t end_ms;          /* of the shutdown */
     atomic_bool ended;
 };
 
 static enum rc open_tasks(struct node *n, struct err *err);
 static void close_tasks(struct node *n);
+static void log_counts(struct node *n);
+static enum rc metrics_page(void *ctx, struct buf *out, struct err *err);
 static enum rc restore_missing(const struct config_db *db, struct err *err);
 static enum rc run_once(struct node *n, struct err *err);
 static enum rc run_until_signal(struct node *n, const sigset_t *set, struct err *err);
@@ -91,11 +96,39 @@ static enum rc open_tasks(struct node *n, struct err *err)
 
 static void close_tasks(struct node *n)
 {
+    metrics_stop(n->metrics);
     stop_pools(n);
+    log_counts(n);
     for (size_t i = 0; i < n->task_count; i++)
         task_free(n->tasks[i]);
     bell_free(n->pools.bell);
     mem_free(n->tasks);
+}
+
+/* The bill, by type of store. */
+static void log_counts(struct node *n)
+{
+    struct counts c;
+    counts_sum(n->tasks, n->task_count, &c);
+    for (size_t i = 0; i < c.type_count; i++) {
+        char ops[STORE_OP_COUNT][24], up[32], down[32];
+        const struct store_stats *s = &c.types[i].stats;
+        for (int op = 0; op < STORE_OP_COUNT; op++)
+            snprintf(ops[op], sizeof ops[op], "%" PRIu64, s->requests[op]);
+        size_put(s->bytes_up, up);
+        size_put(s->bytes_down, down);
+        log_info("requests to stores", "type", c.types[i].type, "put", ops[STORE_OP_PUT], "get",
+                 ops[STORE_OP_GET], "list", ops[STORE_OP_LIST], "delete", ops[STORE_OP_DEL],
+                 "other", ops[STORE_OP_OTHER], "sent", up, "received", down);
+    }
+}
+
+static enum rc metrics_page(void *ctx, struct buf *out, struct err *err)
+{
+    struct node *n = ctx;
+    struct counts c;
+    counts_sum(n->tasks, n->task_count, &c);
+    return counts_page(&c, out, err);
 }
 
 static enum rc restore_missing(const struct config_db *db, struct err *err)
@@ -140,6 +173,10 @@ static enum rc run_once(struct node *n, struct err *err)
 
 static enum rc run_until_signal(struct node *n, const sigset_t *set, struct err *err)
 {
+    if (n->cfg->addr[0] != '\0') {
+        TRY(metrics_start(n->cfg->addr, metrics_page, n, &n->metrics, err));
+        log_info("serving metrics", "addr", n->cfg->addr, "path", "/metrics");
+    }
     for (size_t i = 0; i < n->task_count; i++)
         TRY(task_start(n->tasks[i], err));
     if (n->opts->exec_cmd != NULL && n->opts->exec_cmd[0] != '\0')

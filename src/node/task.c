@@ -150,6 +150,14 @@ const char *task_path(const struct task *t)
     return t->db->path;
 }
 
+void task_counts(const struct task *t, struct task_counts *ret)
+{
+    uint64_t uploaded = atomic_load(&t->uploaded), staged = atomic_load(&t->staged);
+    *ret = (struct task_counts){.store_type = store_type(t->store),
+                                .behind = staged > uploaded ? staged - uploaded : 0};
+    store_stats(t->store, &ret->stats);
+}
+
 enum rc task_start(struct task *t, struct err *err)
 {
     return sched_wake(t->pools.capture, &t->capture_job, os_mono_ms(), err);

@@ -36,6 +36,13 @@ MUST_CHECK enum rc task_new(const struct config *cfg, const struct config_db *db
 void task_free(struct task *t); /* NULL is fine; its jobs must have ended */
 const char *task_path(const struct task *t);
 
+struct task_counts {
+    const char *store_type; /* lives as long as the task */
+    struct store_stats stats;
+    uint64_t behind; /* captured batches that are not in the store yet */
+};
+void task_counts(const struct task *t, struct task_counts *ret); /* any thread */
+
 MUST_CHECK enum rc task_start(struct task *t, struct err *err);
 /* The bell rang for this task (owner). */
 void task_ring(void *owner);

@@ -264,6 +264,9 @@ static enum rc fetch(struct aws_creds *a, const struct call *c, struct aws_keys 
     a->fetching = true;
     thr_unlock(&a->lock);
     enum rc rc = search(a, c, &keys, err);
+    /* A file that is gone must not look like an object that is gone. */
+    if (rc == RC_TOO_BIG) rc = err->rc = RC_INVALID;
+    if (rc == RC_NOT_FOUND || rc == RC_CONFLICT || rc == RC_UNSUPPORTED) rc = err->rc = RC_DENIED;
     if (rc == RC_OK && keys.expires_ms != 0 && keys.expires_ms <= os_now_ms())
         rc = err_set(err, RC_AGAIN,
                      "the access keys that came have expired already; is the clock "

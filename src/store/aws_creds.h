@@ -36,9 +36,10 @@ struct aws_creds_conf {
 MUST_CHECK enum rc aws_creds_open(const struct aws_creds_conf *conf, struct aws_creds **ret,
                                   struct err *err);
 void aws_creds_close(struct aws_creds *a); /* NULL is fine */
-/* Fails: RC_DENIED no keys anywhere, with the list of places that were tried; RC_AGAIN a service
- * that hands them out does not answer; RC_INVALID a broken file, with its line, or variable;
- * RC_UNSUPPORTED a kind of profile (SSO, MFA); RC_CANCELED; RC_NO_MEM. */
+/* Fails: RC_DENIED no keys anywhere, with the list of places that were tried, or refused there;
+ * RC_AGAIN a service that hands them out does not answer; RC_INVALID a broken file, with its line,
+ * or variable; RC_IO; RC_CANCELED; RC_NO_MEM. Never a code that could be taken for the answer to
+ * the request that wants the keys, such as RC_NOT_FOUND. */
 MUST_CHECK enum rc aws_creds_get(struct aws_creds *a, const struct call *c, struct aws_keys *ret,
                                  struct err *err);
 /* The service refused these as expired: forget them, if they are still the ones in use. True: there

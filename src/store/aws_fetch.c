@@ -27,7 +27,7 @@
 #define ANSWER_MAX     (64u << 10)
 #define TOKEN_FILE_MAX (64u << 10)
 #define ASK_MS         30000 /* one question, with all its tries */
-#define PROBE_MS       1500  /* is there an instance's metadata at all? */
+#define PROBE_MS       1200  /* is there an instance's metadata at all? */
 #define PROBE_WAIT_MS  1000
 #define METADATA_TTL   "21600"
 #define URL_MAX        1024
@@ -205,6 +205,8 @@ static enum rc metadata_keys(struct aws_search *s, const char *base, struct aws_
                       : aws_looked(s, err, "%s (status %d from %s)", what, token.status, base);
     }
     if (rc != RC_OK) return rc;
+    if (token.text.size == 0)
+        return err_set(err, RC_AGAIN, "%s: an empty session token from %s", what, base);
     a = (struct ask){.what = what,
                      .method = "GET",
                      .url = url,
@@ -539,9 +541,11 @@ static enum rc origin_put(const struct url *u, char out[URL_MAX], struct err *er
     char port[8] = "";
     bool v6 = strchr(u->host, ':') != NULL;
     bool http = strcmp(u->scheme, "http") == 0 || strcmp(u->scheme, "https") == 0;
-    if (!http || u->host[0] == '\0' || u->user[0] != '\0' || u->query[0] != '\0')
+    if (!http || u->host[0] == '\0' || u->user[0] != '\0')
         return err_set(err, RC_INVALID, "this wants a URL such as https://host:port");
-    if (u->port != 0) snprintf(port, sizeof port, ":%u", u->port);
+    /* A default port is not part of the Host header, and so of no signature. */
+    if (u->port != 0 && u->port != (u->scheme[4] == 's' ? 443 : 80))
+        snprintf(port, sizeof port, ":%u", u->port);
     snprintf(out, URL_MAX, "%s://%s%s%s%s", u->scheme, v6 ? "[" : "", u->host, v6 ? "]" : "", port);
     return RC_OK;
 }

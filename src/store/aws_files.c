@@ -296,7 +296,7 @@ static enum rc resolve(struct aws_search *s, struct profile *p, unsigned depth,
     }
     if (p->process[0] != '\0') return run_process(s, p, ret, err);
     if (p->sso_session[0] != '\0' || p->sso_url[0] != '\0')
-        return err_set(err, RC_UNSUPPORTED,
+        return err_set(err, RC_DENIED,
                        "single sign-on is not built in: let the AWS tools do it, with "
                        "credential_process = aws configure export-credentials --profile %s",
                        p->name);
@@ -313,7 +313,7 @@ static enum rc resolve_role(struct aws_search *s, struct profile *p, unsigned de
                             .duration_s = p->duration_s};
     if (p->token_path[0] != '\0') return aws_assume_web(s, &role, p->token_path, ret, err);
     if (p->mfa[0] != '\0')
-        return err_set(err, RC_UNSUPPORTED, "mfa_serial: nobody is here to type a code");
+        return err_set(err, RC_DENIED, "mfa_serial: nobody is here to type a code");
     CLEANUP(aws_keys_wipe) struct aws_keys base = {0};
     TRY(resolve_base(s, p, depth, &base, err));
     return aws_assume(s, &role, &base, ret, err);
@@ -364,6 +364,7 @@ static enum rc run_process(struct aws_search *s, const struct profile *p, struct
     CLEANUP(buf_fini) struct buf out = BUF_INIT;
     int status = 0;
     enum rc rc = os_run_capture(p->process, PROCESS_MAX, PROCESS_MS, s->c, &out, &status, err);
+    if (rc == RC_TOO_BIG) err->rc = RC_INVALID;
     if (rc != RC_OK) return err_wrap(err, "%s", name);
     if (status != 0) {
         rc = err_set(err, RC_DENIED, "%s ended with status %d", name, status);

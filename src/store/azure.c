@@ -514,6 +514,7 @@ static enum rc send_req(struct op *op, struct http_req *req, struct http_resp *r
     req->ctx = op;
     /* Conditional ones as well: the contract lets a repeated create end in a conflict. */
     req->idempotent = true;
+    if (azure_auth_ready(op->a->auth, op->c, err) != RC_OK) return err_wrap(err, "%s", op->what);
     return http_send(op->a->http, op->c, req, resp, err);
 }
 
@@ -840,7 +841,10 @@ static void block_id(const struct upload *u, uint32_t index, char out[BLOCK_ID_S
 /* Size of the next block. */
 static uint64_t block_next(const struct upload *u)
 {
-    if (u->body->size == STORE_SIZE_UNKNOWN) return u->block_size << (u->count / STEP_BLOCKS);
+    if (u->body->size == STORE_SIZE_UNKNOWN) {
+        uint64_t size = u->block_size << (u->count / STEP_BLOCKS);
+        return size < BLOCK_MAX ? size : BLOCK_MAX;
+    }
     uint64_t left = u->body->size - u->off;
     return left < u->block_size ? left : u->block_size;
 }

@@ -137,6 +137,14 @@ const char *azure_auth_query(const struct azure_auth *a)
     return a->sas;
 }
 
+enum rc azure_auth_ready(struct azure_auth *a, const struct call *c, struct err *err)
+{
+    if (a->http == NULL) return RC_OK;
+    TRY(token_ready(a, c, err));
+    thr_unlock(&a->lock);
+    return RC_OK;
+}
+
 enum rc azure_auth_sign(struct azure_auth *a, const struct call *c, struct http_req *req,
                         struct err *err)
 {
@@ -271,7 +279,8 @@ static enum rc token_source(struct azure_auth *a, struct err *err)
         a->url = mem_printf("%s/metadata/identity/oauth2/token",
                             machine[0] != '\0' ? machine : "http://169.254.169.254");
     else
-        a->url = mem_printf("%.*s/%s/oauth2/v2.0/token", (int)host_size, host, tenant);
+        a->url = mem_printf("%s%.*s/%s/oauth2/v2.0/token", strstr(host, "://") ? "" : "https://",
+                            (int)host_size, host, tenant);
     a->client_id = mem_strdup(client);
     a->secret = mem_strdup(secret);
     if (a->url == NULL || a->client_id == NULL || a->secret == NULL)
@@ -486,7 +495,7 @@ static enum rc token_fetch(struct azure_auth *a, const struct call *c, char **re
     if (form.data != NULL) wipe(form.data, form.size);
     if (rc == RC_OK) return token_read(&resp, ret_token, ret_life_ms, err);
     TRY(call_check(c, err));
-    if (a->source != FROM_MACHINE) return rc;
+    if (a->source != FROM_MACHINE || (rc != RC_AGAIN && rc != RC_CANCELED)) return rc;
     if (rc == RC_CANCELED) err->rc = rc = RC_AGAIN; /* by our deadline, not the caller's */
     if (resp.status != 0 || a->token != NULL) return rc;
     return err_set(

@@ -33,10 +33,13 @@ MUST_CHECK enum rc azure_auth_open(const struct azure_auth_conf *conf, struct az
 void azure_auth_close(struct azure_auth *a); /* NULL is fine */
 /* What each URL's query must have: "sv=...&sig=...", or "". */
 const char *azure_auth_query(const struct azure_auth *a);
-/* Add the headers x-ms-version, x-ms-date and Authorization to a request that is complete but for
- * them. Fetches a token when there is none that is good.
+/* See to it that there is a token, if one is needed. Before a request and not by its sign, since a
+ * failure here comes after tries enough.
  * Fails: RC_DENIED no credentials anywhere, with the places that were tried, or refused ones;
  * RC_AGAIN who hands out tokens does not answer; RC_INVALID; RC_CANCELED; RC_NO_MEM. */
+MUST_CHECK enum rc azure_auth_ready(struct azure_auth *a, const struct call *c, struct err *err);
+/* Add the headers x-ms-version, x-ms-date and Authorization to a request that is complete but for
+ * them. Fails: as azure_auth_ready, whose work it does when the token has expired since. */
 MUST_CHECK enum rc azure_auth_sign(struct azure_auth *a, const struct call *c, struct http_req *req,
                                    struct err *err);
 /* The service refused this request's token: forget it. True: another one may do. */

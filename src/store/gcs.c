@@ -24,6 +24,8 @@
 
 #define ORIGIN         "https://storage.googleapis.com"
 #define API            "/storage/v1"
+#define PART_SIZE      (8u << 20)
+#define PART_MAX       (1u << 30)
 #define PAGE_MAX       1000 /* objects of one page of a listing, the service's own limit */
 #define PAGE_CUT       4    /* a page that is too long is asked for again so much shorter */
 #define DELETE_THREADS 8
@@ -266,6 +268,11 @@ static enum rc read_conf(struct gcs *g, struct store_settings *set, struct err *
         TRY(take_path(g, path, true, err));
     else
         TRY(take_path(g, decoded, false, err));
+    uint64_t part_size = PART_SIZE;
+    TRY(store_setting_size(set, "part-size", &part_size, err));
+    if (part_size < GCS_PART_UNIT || part_size > PART_MAX)
+        return err_set(err, RC_INVALID, "part-size must be between 256KiB and 1GiB");
+    g->part_size = (size_t)(part_size - part_size % GCS_PART_UNIT);
     return take_origin(g, set, err);
 }
 
@@ -360,6 +367,7 @@ static void get_head(void *ctx, const struct http_resp *resp)
 static enum rc get_take(void *ctx, const void *data, size_t size, struct err *err)
 {
     struct get *t = ctx;
+    TRY(call_check(t->ask.c, err)); /* much can come at once */
     get_fill(t);
     return t->sink(t->ctx, data, size, err);
 }

@@ -8,10 +8,11 @@
 #include "store/hash.h"
 #include "store/http.h"
 
-#define GCS_ROOT_MAX 500 /* root, '/' and key are a name of at most 1024 bytes */
-#define GCS_STAMP    "litestream-timestamp"
-#define GCS_FIELDS   "name,generation,size,timeCreated,md5Hash,metadata"
-#define GCS_MD5_TEXT BASE64_SIZE(MD5_SIZE)
+#define GCS_ROOT_MAX  500          /* root, '/' and key are a name of at most 1024 bytes */
+#define GCS_PART_UNIT (256u << 10) /* all chunks but the last are multiples of it */
+#define GCS_STAMP     "litestream-timestamp"
+#define GCS_FIELDS    "name,generation,size,timeCreated,md5Hash,metadata"
+#define GCS_MD5_TEXT  BASE64_SIZE(MD5_SIZE)
 
 struct gcs {
     struct store base;
@@ -20,6 +21,7 @@ struct gcs {
     char origin[GCS_ORIGIN_MAX];
     char bucket[224];
     char root[GCS_ROOT_MAX + 2]; /* "" or a path and '/' */
+    size_t part_size;            /* bytes of one request of an upload */
 };
 
 /* One request of a driver's call, with all its tries. */

@@ -1,8 +1,8 @@
 /*
  * gcs_put.c -- writing objects to Google Cloud Storage.
  *
- * Small ones (up to 8 MiB) go in one multipart/related request: the metadata as JSON, then the
- * bytes. Larger ones, and those whose size is not known, through a resumable session:
+ * Small ones (up to a part, 8 MiB) go in one multipart/related request: the metadata as JSON, then
+ * the bytes. Larger ones, and those whose size is not known, through a resumable session:
  *
  *   POST ?uploadType=resumable     metadata, conditions  -> 200, Location: the session
  *   PUT session, bytes 0-99/300    308, Range: bytes=0-99: so far it is with the service
@@ -23,8 +23,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define SMALL_MAX     (8u << 20)
-#define CHUNK_SIZE    (8u << 20) /* a multiple of 256 KiB, as the service wants all but the last */
 #define HASH_CHUNK    (128u << 10)
 #define SESSION_MAX   8192 /* bytes of a session's URI */
 #define SESSION_TRIES 3    /* one that the service has lost is begun again */
@@ -120,7 +118,7 @@ enum rc gcs_put(struct store *s, const struct call *c, const char *key,
 static enum rc put_any(const struct put *p, struct err *err)
 {
     if (p->body->size == STORE_SIZE_UNKNOWN) return put_stream(p, err);
-    return p->body->size <= SMALL_MAX ? put_small(p, err) : put_known(p, err);
+    return p->body->size <= p->g->part_size ? put_small(p, err) : put_known(p, err);
 }
 
 /* The condition does not hold, and the service does not say whether that is since there is no
@@ -259,8 +257,8 @@ static enum rc put_known(const struct put *p, struct err *err)
         rc = upload_begin(&u, md5, err);
         while (rc == RC_OK && !u.done) {
             uint64_t left = u.total - u.off;
-            bool last = left <= CHUNK_SIZE;
-            rc = upload_send(&u, last ? u.total : u.off + CHUNK_SIZE, last, err);
+            bool last = left <= p->g->part_size;
+            rc = upload_send(&u, last ? u.total : u.off + p->g->part_size, last, err);
         }
         if (rc == RC_OK) *p->ret_obj = u.obj;
         if (!u.gone) return rc;
@@ -295,8 +293,8 @@ static enum rc put_stream(const struct put *p, struct err *err)
 static enum rc stream_fill(struct upload *u, struct hash *h, bool *ret_end, struct err *err)
 {
     const struct store_body *body = u->p->body;
-    while (u->chunk.size < CHUNK_SIZE) {
-        size_t got = 0, room = CHUNK_SIZE - u->chunk.size;
+    while (u->chunk.size < u->p->g->part_size) {
+        size_t got = 0, room = u->p->g->part_size - u->chunk.size;
         if (room > HASH_CHUNK) room = HASH_CHUNK;
         TRY(call_check(u->p->c, err));
         TRY(buf_reserve(&u->chunk, room, err));
@@ -511,6 +509,7 @@ static void upload_abandon(struct upload *u)
     enum rc rc = upload_init(u, &a, "DELETE", "give up the upload of", &ignored);
     a.req.op = STORE_OP_OTHER;
     a.any_ok = true;
+    if (rc == RC_OK) rc = http_header(&a.req, &ignored, "Content-Length", "0"); /* it insists */
     if (rc == RC_OK && gcs_ask_send(&a, &ignored) != RC_OK) err_clear(&ignored);
 }
 

@@ -16,7 +16,7 @@
 #define TOKEN_MAX      (16u << 10)
 #define ANSWER_MAX     (64u << 10)
 #define LIFE_S         3600  /* of a token whose answer does not say */
-#define LIFE_MIN_S     2     /* shorter ones would be fetched all the time */
+#define LIFE_MIN_S     1     /* shorter ones would be fetched all the time */
 #define AGAIN_MS       30000 /* pause after a renewal that failed while the old token still works */
 #define METADATA_MS    10000 /* for the metadata server, with all tries */
 #define METADATA_HOST  "169.254.169.254"

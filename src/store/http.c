@@ -865,7 +865,7 @@ static enum rc rc_of_curl(const struct trip *t, CURLcode code)
     case CURLE_SSL_INVALIDCERTSTATUS:
         return RC_DENIED;
     case CURLE_OUT_OF_MEMORY:
-        return RC_NO_MEM;
+        return t->issued > 0 && !t->head_done ? RC_TOO_BIG : RC_NO_MEM;
 #if LIBCURL_VERSION_NUM >= 0x080600
     case CURLE_TOO_LARGE:
         return RC_TOO_BIG;

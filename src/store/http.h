@@ -45,7 +45,8 @@ struct http_resp;
  * Fails: as it likes; RC_AGAIN is tried again. */
 typedef enum rc http_sign_fn(void *ctx, struct http_req *req, struct err *err);
 /* After each answer that is not 2xx: its meaning, as a code and a text in err. RC_AGAIN and RC_BUSY
- * are tried again unless hint->final; RC_OK takes the answer as a success. */
+ * are tried again unless hint->final; RC_OK takes the answer as a success. hint->after_ms holds the
+ * answer's Retry-After already. */
 typedef enum rc http_judge_fn(void *ctx, const struct http_req *req, const struct http_resp *resp,
                               struct retry_hint *hint, struct err *err);
 /* The usual meaning of a status: 401 403 DENIED; 404 NOT_FOUND; 409 CONFLICT; 412 CONFLICT; 408 429
@@ -101,16 +102,20 @@ struct http_resp {
     int status;
     struct buf headers; /* as received, lines end in \0; HTTP_HEADERS_MAX */
     struct buf text;    /* a collected body, \0-terminated (not counted in size) */
-    bool lost;          /* some try may have taken effect although its answer never came */
+    bool lost;          /* some try may have taken effect although its answer never came, or was
+                         * 5xx or 408; set on success, too */
     int64_t date_ms;    /* the Date header; 0: none */
 };
 const char *http_resp_header(const struct http_resp *resp, const char *name); /* NULL: none */
 void http_resp_fini(struct http_resp *resp);                                  /* for CLEANUP */
 
 /* Send with all tries. resp (zeroed by the caller) holds the last answer, also on failure.
- * Fails: the judge's, sign's, the sink's and the body's codes; RC_AGAIN network trouble;
- * RC_DENIED a certificate that cannot be trusted; RC_INVALID a URL or a host that does not exist;
- * RC_TOO_BIG the answer; RC_CORRUPT the object changed during a get; RC_CANCELED; RC_NO_MEM. */
+ * A get that was broken has RETRY_TRIES tries again whenever they brought it 8 MiB further.
+ * Fails: the judge's, sign's, the sink's and the body's codes (the latter two are final); RC_AGAIN
+ * network trouble, a name that cannot be resolved (nobody can tell a typing error from a resolver
+ * that is down); RC_DENIED a certificate that cannot be trusted; RC_INVALID a URL; RC_TOO_BIG the
+ * answer or its headers; RC_CORRUPT the object changed during a get, another range than asked for,
+ * no way to tell where the object ends; RC_CANCELED; RC_NO_MEM. */
 MUST_CHECK enum rc http_send(struct http *h, const struct call *c, struct http_req *req,
                              struct http_resp *resp, struct err *err);
 

@@ -6,6 +6,7 @@
  */
 #include "store/http_pool.h"
 #include "base/mem.h"
+#include "base/os.h"
 #include "base/thr.h"
 #include "store/http.h"
 #include <stdio.h>
@@ -17,12 +18,14 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 static CURLSH *share; /* NULL: libcurl could not start */
 static pthread_mutex_t share_locks[CURL_LOCK_DATA_LAST];
 static pthread_mutex_t pool_lock = PTHREAD_MUTEX_INITIALIZER;
-static struct http_link *idle;            /* [pool_lock] the last used first */
-static unsigned users, idle_count, taken; /* [pool_lock] */
+static struct http_link *idle;             /* [pool_lock] the last used first */
+static unsigned users, idle_count, taken;  /* [pool_lock] */
+static int64_t patience_ms = HTTP_IDLE_MS; /* [pool_lock] */
 
 static void start(void);
 static void share_lock(CURL *easy, curl_lock_data data, curl_lock_access access, void *ctx);
 static void share_unlock(CURL *easy, curl_lock_data data, void *ctx);
+static struct http_link *take_stale(int64_t before_ms);
 static struct http_link *link_new(void);
 static void link_free(struct http_link *l);
 
@@ -84,8 +87,10 @@ enum rc http_link_take(const char *origin, struct http_link **ret_link, struct e
 
 void http_link_give(struct http_link *l)
 {
+    l->idle_ms = os_mono_ms();
     thr_lock(&pool_lock);
     taken--;
+    struct http_link *old = take_stale(l->idle_ms - patience_ms);
     bool keep = idle_count < HTTP_IDLE_MAX && users > 0;
     if (keep) {
         l->next = idle;
@@ -94,6 +99,14 @@ void http_link_give(struct http_link *l)
     }
     thr_unlock(&pool_lock);
     if (!keep) link_free(l);
+    if (old != NULL) link_free(old);
+}
+
+void http_pool_patience(int64_t ms)
+{
+    thr_lock(&pool_lock);
+    patience_ms = ms > 0 ? ms : HTTP_IDLE_MS;
+    thr_unlock(&pool_lock);
 }
 
 void http_look(struct http_state *ret)
@@ -130,6 +143,20 @@ static void share_unlock(CURL *easy, curl_lock_data data, void *ctx)
 {
     (void)easy, (void)ctx;
     thr_unlock(&share_locks[data]);
+}
+
+/* The one that has been idle longest, if that is too long: after a rush the pool gets small again,
+ * by one with each request that ends. A TLS connection takes about a megabyte. */
+static struct http_link *take_stale(int64_t before_ms)
+{
+    struct http_link **at = &idle;
+    while (*at != NULL && (*at)->next != NULL)
+        at = &(*at)->next;
+    struct http_link *l = *at;
+    if (l == NULL || l->idle_ms > before_ms) return NULL;
+    *at = NULL;
+    idle_count--;
+    return l;
 }
 
 static struct http_link *link_new(void)

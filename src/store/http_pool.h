@@ -13,10 +13,12 @@
 #error "libcurl 7.80 or newer is needed"
 #endif
 
-#define HTTP_IDLE_MAX 64 /* idle handles; more are closed */
+#define HTTP_IDLE_MAX 64    /* idle handles; more are closed */
+#define HTTP_IDLE_MS  90000 /* idle for so long: closed when the next one comes back */
 
 struct http_link {
     struct http_link *next; /* in the pool */
+    int64_t idle_ms;        /* since when, by os_mono_ms */
     CURL *easy;
     CURLM *multi;     /* drives nothing but easy */
     char origin[280]; /* scheme://host:port that it talked to last */
@@ -30,4 +32,5 @@ void http_pool_unref(void);
 /* A handle, reset to defaults, if possible with a connection to origin. Fails: RC_NO_MEM. */
 MUST_CHECK enum rc http_link_take(const char *origin, struct http_link **ret_link, struct err *err);
 void http_link_give(struct http_link *l);
+void http_pool_patience(int64_t ms); /* tests: another HTTP_IDLE_MS; 0: the usual one */
 #endif

@@ -250,16 +250,17 @@ enum rc s3_put_one(struct s3 *s, const struct call *c, const char *key, const vo
                    size_t size, const struct store_put_opts *opts, struct store_obj *ret_obj,
                    struct err *err)
 {
+    int sent = atomic_load(&s->quotes), unknown = S3_QUOTES_UNKNOWN;
     enum rc rc = put_try(s, c, key, data, size, opts, ret_obj, err);
+    if (rc == RC_OK && opts->if_etag != NULL && opts->if_etag[0] == '"')
+        atomic_compare_exchange_strong(&s->quotes, &unknown, S3_QUOTES_KEPT);
     if (rc != RC_CONFLICT || opts->if_etag == NULL) return rc;
-    TRY(s3_refused(s, c, key, opts->if_etag, err));
-    rc = put_try(s, c, key, data, size, opts, ret_obj, err);
-    /* A second misreading is none. */
-    return rc;
+    TRY(s3_refused(s, c, key, opts->if_etag, (enum s3_quotes)sent, err));
+    return put_try(s, c, key, data, size, opts, ret_obj, err); /* a second misreading is none */
 }
 
 enum rc s3_refused(struct s3 *s, const struct call *c, const char *key, const char *if_etag,
-                   struct err *err)
+                   enum s3_quotes sent, struct err *err)
 {
     struct store_obj now = {0};
     struct err other;
@@ -268,9 +269,15 @@ enum rc s3_refused(struct s3 *s, const struct call *c, const char *key, const ch
         *err = other;
         return err_wrap(err, "replace '%s'", key);
     }
-    if (rc != RC_OK || strcmp(now.etag, if_etag) != 0) return RC_CONFLICT;
-    if (if_etag[0] != '"' || atomic_load(&s->quotes) != S3_QUOTES_UNKNOWN) return RC_CONFLICT;
-    if ((rc = probe_quotes(s, c, &other)) != RC_OK) {
+    /* What was sent without quotes, or with quotes that are known to be read, was understood. */
+    if (if_etag[0] != '"' || sent != S3_QUOTES_UNKNOWN) return RC_CONFLICT;
+    if (rc != RC_OK) { /* not known, so no verdict */
+        *err = other;
+        return err_wrap(err, "replace '%s'", key);
+    }
+    if (!s3_etag_same(now.etag, if_etag)) return RC_CONFLICT;
+    bool known = atomic_load(&s->quotes) != S3_QUOTES_UNKNOWN; /* by another thread, meanwhile */
+    if (!known && (rc = probe_quotes(s, c, &other)) != RC_OK) {
         *err = other;
         return err_wrap(err, "replace '%s'", key);
     }
@@ -308,7 +315,7 @@ static enum rc open_parts(struct s3 *s, const struct store_settings *set, bool o
     if (conf->concurrency == 0) conf->concurrency = 1;
     region_begin(s, oss);
     TRY(s3_url(s, NULL, s->region, &url, &path, err));
-    /* The pacer is the service's, not the bucket's region: there it goes when it is known. */
+    /* One pacer for a bucket's host: Amazon's limits are a bucket's, those of others a host's. */
     char *host_end = strchr(strstr((char *)url.data, "://") + 3, '/');
     if (host_end != NULL) *host_end = '\0';
     struct http_conf http = {.service = (char *)url.data,

@@ -230,7 +230,7 @@ static enum rc place_local(const struct url *url, struct s3_conf *c, const char 
         host = dot + 1;
     }
     char port[8] = "";
-    if (url->port != 0) snprintf(port, sizeof port, ":%u", url->port);
+    if (url->port != 0 && url->port != 80) snprintf(port, sizeof port, ":%u", url->port);
     snprintf(c->endpoint, sizeof c->endpoint, v6 ? "http://[%s]%s" : "http://%s%s", host, port);
     c->path_style = true;
     return RC_OK;
@@ -429,7 +429,9 @@ static enum rc endpoint_put(const char *text, struct s3_conf *c, struct url *ret
     for (size_t size = strlen(u->path); size > 0 && u->path[size - 1] == '/';)
         u->path[--size] = '\0';
     char port[8] = "";
-    if (u->port != 0) snprintf(port, sizeof port, ":%u", u->port);
+    /* A default port is not part of the Host header, and so of no signature. */
+    if (u->port != 0 && u->port != (u->scheme[4] == 's' ? 443 : 80))
+        snprintf(port, sizeof port, ":%u", u->port);
     bool v6 = strchr(u->host, ':') != NULL;
     n = snprintf(c->endpoint, sizeof c->endpoint, "%s://%s%s%s%s%s", u->scheme, v6 ? "[" : "",
                  u->host, v6 ? "]" : "", port, u->path);

@@ -100,14 +100,17 @@ void s3_plain(char *text);
 /* The etag of an answer. Fails: RC_AGAIN there is none. */
 MUST_CHECK enum rc s3_etag(const struct s3_req *r, const char *text, char out[STORE_ETAG_MAX],
                            struct err *err);
+/* An etag of a document in the form that headers have, with quotes; "" when it is too long. */
+void s3_etag_quote(const char *text, char out[STORE_ETAG_MAX]);
+bool s3_etag_same(const char *a, const char *b); /* but for quotes */
 /* HEAD. Fails: RC_NOT_FOUND, as s3_send. */
 MUST_CHECK enum rc s3_stat(struct s3 *s, const struct call *c, const char *key,
                            struct store_obj *ret, struct err *err);
-/* The service has answered 412 to If-Match; err holds its words. RC_OK: it misread the etag, send
- * again. Fails: RC_CONFLICT, RC_NOT_FOUND the verdict; RC_UNSUPPORTED conditions mean nothing
- * here. */
+/* The service has answered 412 to If-Match, written as was right when `sent` was known; err holds
+ * its words. RC_OK: it misread the etag, send again. Fails: RC_CONFLICT, RC_NOT_FOUND the verdict;
+ * RC_UNSUPPORTED conditions mean nothing here. */
 MUST_CHECK enum rc s3_refused(struct s3 *s, const struct call *c, const char *key,
-                              const char *if_etag, struct err *err);
+                              const char *if_etag, enum s3_quotes sent, struct err *err);
 MUST_CHECK enum rc s3_put_one(struct s3 *s, const struct call *c, const char *key, const void *data,
                               size_t size, const struct store_put_opts *opts,
                               struct store_obj *ret_obj, struct err *err);
@@ -126,6 +129,8 @@ MUST_CHECK enum rc s3_put_parts(struct s3 *s, const struct call *c, const char *
                                 const struct store_body *body, struct s3_feed *feed, void *first,
                                 const struct store_put_opts *opts, struct store_obj *ret_obj,
                                 struct err *err);
+/* Bytes of part `number` of a body of unknown size. */
+uint64_t s3_stream_part(uint64_t part_size, uint32_t number);
 /* Read size bytes at off, in pieces, looking at the deadline between them. */
 MUST_CHECK enum rc s3_body_read(const struct call *c, const struct store_body *body, uint64_t off,
                                 void *dst, size_t size, struct err *err);

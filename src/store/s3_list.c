@@ -14,16 +14,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PAGE_KEYS     1000        /* the most that services give and take */
-#define PAGE_TEXT_MAX (16u << 20) /* a page of 1000 keys of 1024 bytes, percent-encoded, and more  \
-                                   */
-#define EMPTY_MAX   1000          /* pages in a row without a key that say that there is more */
+#define PAGE_KEYS 1000 /* the most that services give and take */
+#define PAGE_TEXT_MAX                                                                              \
+    (16u << 20)          /* a page of 1000 keys of 1024 bytes, percent-encoded, and more           \
+                          */
+#define EMPTY_MAX   1000 /* pages in a row without a key that say that there is more */
 #define TOKEN_SIZE  (XML_TEXT_MAX + 1)
 #define KEY_MAX     1024 /* bytes of a key in S3 */
 #define DELETE_TEXT (2u << 20)
 
 struct lister {
     struct s3 *s;
+    const struct call *c;
     const char *prefix;
     store_list_fn *fn;
     void *ctx;
@@ -53,7 +55,7 @@ struct deleter {
     struct failure record; /* that is being read */
 };
 
-static enum rc page(struct lister *l, const struct call *c, const char *query, struct err *err);
+static enum rc page(struct lister *l, const char *query, struct err *err);
 static enum rc page_query(struct lister *l, const struct store_list_opts *opts, struct buf *out,
                           struct err *err);
 static enum rc read_marks(void *ctx, const char *path, const char *text, struct err *err);
@@ -80,7 +82,7 @@ enum rc s3_list(struct store *st, const struct call *c, const char *prefix,
     CLEANUP(mem_freep) char *tokens = mem_calloc(2, TOKEN_SIZE);
     CLEANUP(buf_fini) struct buf full = BUF_INIT, query = BUF_INIT;
     if (l == NULL || tokens == NULL) return err_mem(err, "a listing");
-    *l = (struct lister){.s = (struct s3 *)st, .prefix = prefix, .fn = fn, .ctx = ctx};
+    *l = (struct lister){.s = (struct s3 *)st, .c = c, .prefix = prefix, .fn = fn, .ctx = ctx};
     TRY(s3_object_key(l->s, prefix, &full, err));
     TRY(buf_append(&full, "", 1, err));
     l->full = full;
@@ -91,10 +93,9 @@ enum rc s3_list(struct store *st, const struct call *c, const char *prefix,
         memcpy(old, tokens, TOKEN_SIZE);
         buf_reset(&query);
         TRY(page_query(l, opts, &query, err));
-        TRY(page(l, c, (char *)query.data, err));
+        TRY(page(l, (char *)query.data, err));
         if (!l->truncated) return RC_OK;
         TRY(page_next(l, old, err));
-        TRY(call_check(c, err));
     }
 }
 
@@ -115,11 +116,11 @@ enum rc s3_del_many(struct store *st, const struct call *c, const char *const *k
     return RC_OK;
 }
 
-static enum rc page(struct lister *l, const struct call *c, const char *query, struct err *err)
+static enum rc page(struct lister *l, const char *query, struct err *err)
 {
     CLEANUP(http_resp_fini) struct http_resp resp = {0};
     CLEANUP(s3_req_fini)
-    struct s3_req r = {.s = l->s, .c = c, .method = "GET", .query = query, .verb = "list"};
+    struct s3_req r = {.s = l->s, .c = l->c, .method = "GET", .query = query, .verb = "list"};
     r.http.op = STORE_OP_LIST;
     r.http.text_max = PAGE_TEXT_MAX;
     TRY(s3_send(&r, &resp, err));
@@ -182,8 +183,7 @@ static enum rc read_objects(void *ctx, const char *path, const char *text, struc
         l->has_size = text[0] >= '0' && text[0] <= '9' && *end == '\0';
     } else if (strcmp(name, "/ETag") == 0) {
         /* One that does not fit is left out: half an etag would match nothing. */
-        size_t size = strlen(text);
-        if (size < sizeof l->obj.etag) memcpy(l->obj.etag, text, size + 1);
+        s3_etag_quote(text, l->obj.etag);
     } else if (strcmp(name, "/LastModified") == 0) {
         if (time_get(text, &l->obj.mtime_ms, err) != RC_OK)
             return corrupt(l, err, "a time that is none");
@@ -244,6 +244,7 @@ static enum rc object(struct lister *l, struct err *err)
     size_t size = l->key_size - l->root_size;
     if (size > STORE_KEY_MAX || memchr(l->key, '\0', l->key_size) != NULL) return RC_OK;
     memcpy(obj.key, l->key + l->root_size, size + 1);
+    if (call_check(l->c, err) != RC_OK) return err_wrap(err, "list '%s'", l->prefix);
     return l->fn(l->ctx, &obj, err);
 }
 

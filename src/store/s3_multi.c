@@ -25,9 +25,10 @@
 #include <stdio.h>
 #include <string.h>
 
-#define ABORT_MS    10000
-#define EQUAL_PARTS 1000 /* of a body of unknown size: then part n is 1 + (n - 1000)/38 times it   \
-                          */
+#define ABORT_MS 10000
+#define EQUAL_PARTS                                                                                \
+    1000 /* of a body of unknown size: then part n is 1 + (n - 1000)/38 times it                   \
+          */
 #define GROW_PARTS 38
 #define PART_UNIT  (1u << 20)
 #define UPLOAD_ID  2048
@@ -73,7 +74,6 @@ static enum rc part_known(struct multi *m, uint64_t most, struct part *ret, stru
 static enum rc part_fed(struct multi *m, void **data, uint64_t most, struct part *ret,
                         struct err *err);
 static enum rc part_add(struct multi *m, size_t size, struct part *ret, struct err *err);
-static uint64_t part_size_at(const struct multi *m, uint32_t number);
 static enum rc part_put(struct multi *m, const struct part *p, const void *data, struct err *err);
 static enum rc complete(struct multi *m, const struct store_put_opts *opts,
                         struct store_obj *ret_obj, struct err *err);
@@ -113,6 +113,13 @@ enum rc s3_put_parts(struct s3 *s, const struct call *c, const char *key,
     mem_free(m.etags);
     pthread_mutex_destroy(&m.lock);
     return rc;
+}
+
+uint64_t s3_stream_part(uint64_t part_size, uint32_t number)
+{
+    if (number <= EQUAL_PARTS) return part_size;
+    uint64_t size = part_size * (1 + (number - EQUAL_PARTS) / GROW_PARTS);
+    return size < S3_PART_MAX ? size : S3_PART_MAX;
 }
 
 static enum rc begin(struct multi *m, const struct store_put_opts *opts, struct err *err)
@@ -170,7 +177,8 @@ static enum rc part_next(struct multi *m, uint64_t worker_index, void **data, si
 {
     enum rc rc = call_check(m->c, err);
     thr_lock(&m->lock);
-    uint64_t most = part_size_at(m, m->count + 1);
+    bool grows = m->feed != NULL && !m->equal;
+    uint64_t most = grows ? s3_stream_part(m->part_size, m->count + 1) : m->part_size;
     bool retire = worker_index > 0 && (worker_index + 1) * most > m->budget;
     bool end = m->failed || m->done || retire || rc != RC_OK;
     if (!end && *data_cap < most) {
@@ -231,13 +239,6 @@ static enum rc part_add(struct multi *m, size_t size, struct part *ret, struct e
     return RC_OK;
 }
 
-static uint64_t part_size_at(const struct multi *m, uint32_t number)
-{
-    if (m->feed == NULL || m->equal || number <= EQUAL_PARTS) return m->part_size;
-    uint64_t size = m->part_size * (1 + (number - EQUAL_PARTS) / GROW_PARTS);
-    return size < S3_PART_MAX ? size : S3_PART_MAX;
-}
-
 static enum rc part_put(struct multi *m, const struct part *p, const void *data, struct err *err)
 {
     CLEANUP(http_resp_fini) struct http_resp resp = {0};
@@ -281,11 +282,12 @@ static enum rc complete(struct multi *m, const struct store_put_opts *opts,
     }
     TRY(buf_printf(&xml, err, "</CompleteMultipartUpload>"));
     for (bool again = false;; again = true) {
+        int sent = atomic_load(&m->s->quotes);
         TRY(look_first(m, opts, err));
         enum rc rc = retry_run(NULL, m->c, complete_try, &done, err);
         if (rc == RC_OK) break;
         if (rc != RC_CONFLICT || opts->if_etag == NULL || again) return rc;
-        TRY(s3_refused(m->s, m->c, m->key, opts->if_etag, err));
+        TRY(s3_refused(m->s, m->c, m->key, opts->if_etag, (enum s3_quotes)sent, err));
     }
     memcpy(ret_obj->key, m->key, strlen(m->key) + 1);
     ret_obj->size = m->size;
@@ -299,7 +301,8 @@ static enum rc look_first(struct multi *m, const struct store_put_opts *opts, st
     struct store_obj now = {0};
     if (!opts->if_absent && opts->if_etag == NULL) return RC_OK;
     enum rc rc = s3_stat(m->s, m->c, m->key, &now, err);
-    if (rc == RC_NOT_FOUND && opts->if_absent) {
+    /* Who may not look leaves it to the completion. */
+    if ((rc == RC_NOT_FOUND && opts->if_absent) || rc == RC_DENIED) {
         err_clear(err);
         return RC_OK;
     }
@@ -307,7 +310,7 @@ static enum rc look_first(struct multi *m, const struct store_put_opts *opts, st
     if (opts->if_absent)
         return err_set(err, RC_CONFLICT, "create '%s' in '%.200s': it exists", m->key,
                        m->s->base.name);
-    if (strcmp(now.etag, opts->if_etag) == 0) return RC_OK;
+    if (s3_etag_same(now.etag, opts->if_etag)) return RC_OK;
     return err_set(err, RC_CONFLICT, "replace '%s' in '%.200s': it has changed", m->key,
                    m->s->base.name);
 }
@@ -321,7 +324,7 @@ static enum rc complete_try(void *ctx, struct retry_hint *hint, struct err *err)
     struct s3_req r = {.s = m->s, .c = m->c, .method = "POST", .key = m->key, .verb = "complete"};
     CLEANUP(buf_fini) struct buf query = BUF_INIT;
     struct s3_error e;
-    char text[STORE_ETAG_MAX + 1] = "";
+    char text[STORE_ETAG_MAX + 1] = "", etag[STORE_ETAG_MAX] = "";
     TRY(buf_printf(&query, err, "uploadId=%s", m->id));
     r.query = (char *)query.data;
     r.http.op = STORE_OP_PUT;
@@ -347,7 +350,8 @@ static enum rc complete_try(void *ctx, struct retry_hint *hint, struct err *err)
     if (!xml_find(resp.text.data, resp.text.size, "CompleteMultipartUploadResult/ETag", text,
                   sizeof text))
         text[0] = '\0';
-    return s3_etag(&r, text, done->etag, err);
+    s3_etag_quote(text, etag);
+    return s3_etag(&r, etag, done->etag, err);
 }
 
 /* Its failure is no news: it is counted, and what stays is what a crash would leave. */

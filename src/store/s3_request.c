@@ -36,12 +36,16 @@ static const struct meaning meanings[] = {
     {"BadDigest", RC_AGAIN, NULL}, /* damaged on its way */
     {"ConditionalRequestConflict", RC_AGAIN, NULL},
     {"EntityTooLarge", RC_TOO_BIG, NULL},
+    {"ExpiredToken", RC_DENIED, "the session token has expired"},
+    {"ExpiredTokenException", RC_DENIED, "the session token has expired"},
     {"FileAlreadyExists", RC_CONFLICT, NULL},
     {"FileImmutable", RC_DENIED, "a retention policy protects the object"},
     {"IncompleteBody", RC_AGAIN, NULL},
     {"InternalError", RC_AGAIN, NULL},
     {"InvalidAccessKeyId", RC_DENIED, "check the access key"},
+    {"InvalidObjectState", RC_DENIED, "the object is archived: bring it back first"},
     {"InvalidPart", RC_IO, NULL}, /* only a new upload helps */
+    {"InvalidToken", RC_DENIED, "check the session token"},
     {"MethodNotAllowed", RC_UNSUPPORTED, NULL},
     {"NoSuchBucket", RC_INVALID, NULL},
     {"NoSuchKey", RC_NOT_FOUND, NULL},
@@ -292,6 +296,21 @@ enum rc s3_etag(const struct s3_req *r, const char *text, char out[STORE_ETAG_MA
         return err_set(err, RC_AGAIN, "%s: the service's success has no usable ETag", r->what);
     memcpy(out, text, strlen(text) + 1);
     return RC_OK;
+}
+
+void s3_etag_quote(const char *text, char out[STORE_ETAG_MAX])
+{
+    bool bare = text[0] != '\0' && text[0] != '"' && strncmp(text, "W/", 2) != 0;
+    int n = snprintf(out, STORE_ETAG_MAX, "%s%s%s", bare ? "\"" : "", text, bare ? "\"" : "");
+    if (n >= STORE_ETAG_MAX) out[0] = '\0';
+}
+
+bool s3_etag_same(const char *a, const char *b)
+{
+    size_t a_size = strlen(a), b_size = strlen(b);
+    if (a_size >= 2 && a[0] == '"' && a[a_size - 1] == '"') a++, a_size -= 2;
+    if (b_size >= 2 && b[0] == '"' && b[b_size - 1] == '"') b++, b_size -= 2;
+    return a_size == b_size && memcmp(a, b, a_size) == 0;
 }
 
 static const char *header_prefix(const struct s3 *s)

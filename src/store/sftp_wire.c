@@ -363,7 +363,7 @@ static enum rc packet(struct sftp *s, const struct call *c, struct fields *ret_f
 static enum rc fill(struct sftp *s, const struct call *c, size_t size, struct err *err)
 {
     if (s->in.size - s->in_off >= size) return RC_OK;
-    buf_drop_front(&s->in, s->in_off);
+    if (s->in_off > 0) buf_drop_front(&s->in, s->in_off);
     s->in_off = 0;
     TRY(buf_reserve(&s->in, (size > IN_STEP ? size : IN_STEP) - s->in.size, err));
     while (s->in.size < size) {

@@ -17,6 +17,7 @@ static const struct store_ops *const drivers[] = {
     &store_azure_ops,
     &store_gcs_ops,
     &store_webdav_ops,
+    &store_nats_ops,
     &store_sftp_ops,
 };
 #define DRIVER_COUNT (sizeof drivers / sizeof drivers[0])

@@ -78,5 +78,5 @@ dbs:
       path: $dir/rep
   - path: $dir/two.db
     replica:
-      url: s3://bucket/two?part-size=1KiB
+      url: s3://bucket/two
 END

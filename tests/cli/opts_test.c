@@ -240,9 +240,9 @@ static void test_wrapping(void **state)
 static void test_every_command_is_documented(void **state)
 {
     (void)state;
-    static const struct command *const all[] = {&cmd_databases, &cmd_ltx,    &cmd_replicate,
-                                                &cmd_restore,   &cmd_status, &cmd_version,
-                                                &cmd_help,      &cmd_wal,    &cmd_gen_docs};
+    static const struct command *const all[] = {
+        &cmd_databases, &cmd_ltx,     &cmd_replicate, &cmd_probe, &cmd_url,     &cmd_restore,
+        &cmd_status,    &cmd_version, &cmd_help,      &cmd_wal,   &cmd_gen_docs};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         assert_non_null(all[i]->run);
         assert_true(strlen(all[i]->summary) > 5 && strlen(all[i]->about) > 5);

@@ -1,11 +1,12 @@
 /*
  * netfault.c -- a network that breaks: a TCP relay on loopback between a client and a server.
  *
- *   netfault --to PORT [--seed N] [--percent N]
+ *   netfault --to PORT [--seed N] [--percent N] [--log FILE]
  *
  * Prints "PORT=<n>" and relays until its parent ends. Each piece of data that passes may (percent)
  * meet one of: a reset of both sides; half of the piece and then the end; the client's piece is
- * delivered and the server's answer is lost; a pause. New connections may be refused.
+ * delivered and the server's answer is lost; a pause. New connections may be refused. FILE gets the
+ * first line of each HTTP request, for counting.
  *
  * Threads: one a connection. The seed decides the faults of each connection, not their timing.
  */
@@ -34,10 +35,12 @@ struct link {
 
 static uint16_t to_port;
 static int percent = 3;
+static FILE *request_log; /* NULL: none */
 
 static int listen_any(uint16_t *ret_port);
 static void *relay(void *arg);
 static bool pass_piece(struct link *l, bool from_client);
+static void log_request(const char *piece, size_t size);
 static bool send_all(int fd, const char *data, size_t size);
 static void end_link(struct link *l, bool reset);
 
@@ -51,8 +54,10 @@ int main(int argc, char **argv)
         if (strcmp(argv[i], "--to") == 0) to_port = (uint16_t)parse_u64(argv[i], argv[i + 1]);
         if (strcmp(argv[i], "--seed") == 0) seed = parse_u64(argv[i], argv[i + 1]);
         if (strcmp(argv[i], "--percent") == 0) percent = (int)parse_u64(argv[i], argv[i + 1]);
+        if (strcmp(argv[i], "--log") == 0) request_log = fopen(argv[i + 1], "we");
     }
     if (to_port == 0) die("netfault wants --to PORT");
+    if (request_log != NULL) setvbuf(request_log, NULL, _IOLBF, 0);
     int fd = listen_any(&port);
     printf("PORT=%u\n", port);
     fprintf(stderr, "netfault: seed %llu\n", (unsigned long long)seed);
@@ -110,6 +115,7 @@ static bool pass_piece(struct link *l, bool from_client)
     int from = from_client ? l->client : l->server, to = from_client ? l->server : l->client;
     ssize_t size = read(from, piece, sizeof piece);
     enum fault fault = PASS;
+    if (from_client && size > 0) log_request(piece, (size_t)size);
     if (size > 0 && rng_percent(&l->rng, percent))
         fault = (enum fault)rng_between(&l->rng, RESET, FAULT_COUNT - 1);
     if (size <= 0 || (l->lose && !from_client)) {
@@ -126,6 +132,17 @@ static bool pass_piece(struct link *l, bool from_client)
     if (sent && fault != HALF) return true;
     end_link(l, false);
     return false;
+}
+
+/* Clients here send nothing before they have the answer, so a request starts a piece. */
+static void log_request(const char *piece, size_t size)
+{
+    static const char *const methods[] = {"GET ", "PUT ", "POST ", "HEAD ", "DELETE "};
+    const char *end = memchr(piece, '\r', size);
+    if (request_log == NULL || end == NULL) return;
+    for (size_t i = 0; i < sizeof methods / sizeof methods[0]; i++)
+        if (strncmp(piece, methods[i], strlen(methods[i])) == 0)
+            fprintf(request_log, "%.*s\n", (int)(end - piece), piece);
 }
 
 static bool send_all(int fd, const char *data, size_t size)

@@ -86,6 +86,31 @@ sql app.db 'INSERT INTO t VALUES(3)'
 soon same # without a signal, too
 stop && is 0
 
+# ---- Metrics ----
+if command -v curl >/dev/null; then
+    fresh
+    port=$((20000 + $$ % 20000))
+    config "$quick"
+    sed -i "1i addr: '127.0.0.1:$port'" app.yml
+    daemon -config app.yml
+    soon same
+    page() { curl -sf --noproxy '*' "http://127.0.0.1:$port/metrics" | grep -qxF -e "$1"; }
+    soon page 'litestream_replica_operation_total{replica_type="file",operation="PUT"} 1'
+    sql app.db 'INSERT INTO t VALUES(6)'
+    soon page 'litestream_replica_operation_total{replica_type="file",operation="PUT"} 2'
+    holds page 'litestream_replica_operation_total{replica_type="file",operation="LIST"} 1'
+    holds page 'sluice_databases 1'
+    holds page 'sluice_transactions_behind 0'
+    stop && is 0 && out_has 'msg="requests to stores" type=file put=2'
+    daemon -config app.yml # the address is free again, and one that is taken is an error
+    soon page 'sluice_databases 1'
+    cp app.yml other.yml && sed -i "s,$dir/app.db,$dir/other.db,; s,$dir/copy,$dir/copy2," other.yml
+    rc=0
+    "$PROGRAM" replicate -config other.yml >"$dir/out" 2>"$dir/err" || rc=$?
+    is 1 && err_has "cannot listen at '127.0.0.1:$port'"
+    stop && is 0
+fi
+
 # ---- Children of a shell that became us are not ours ----
 sh -c "sleep 0.3 & exec '$PROGRAM' replicate '$dir/app.db' '$rep'" >"$dir/log" 2>&1 &
 pid=$!

@@ -6,16 +6,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
-#include <unistd.h>
 #include <cmocka.h>
 #include "base/mem.h"
 #include "base/os.h"
 #include "peer.h"
 #include "store/http.h"
+#include "store/http_pool.h"
 
-#define STALL_MS 200
+#define STALL_MS 150
 
 static struct err err;
 static struct peer *p;
@@ -144,7 +142,7 @@ static void use_peer(struct object *o)
 static void assert_got(uint64_t off, uint64_t size)
 {
     assert_int_equal(got_size, size);
-    assert_memory_equal(got, pattern + off, size);
+    if (size > 0) assert_memory_equal(got, pattern + off, size);
 }
 
 /* -------------------------------------------------------------------------------- requests */
@@ -391,10 +389,34 @@ static void test_threads(void **state)
     assert_in_range(pool.idle, 1, 33);
 }
 
+/* After a rush the idle handles go, one with each request that ends. */
+static void test_pool_shrinks(void **state)
+{
+    (void)state;
+    struct http_state before, after;
+    peer_stop(p);
+    p = peer_start(count_busy, NULL);
+    assert_int_equal(thr_each(8, 40, one_of_many, h, &err), RC_OK);
+    http_look(&before);
+    assert_in_range(before.idle, 3, 8);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(ask("GET", "/"), RC_OK);
+    http_look(&after);
+    assert_int_equal(after.idle, before.idle);
+    http_pool_patience(1);
+    for (unsigned i = 1; i < before.idle; i++) {
+        os_sleep_ms(3);
+        assert_int_equal(ask("GET", "/"), RC_OK);
+        http_look(&after);
+        assert_int_equal(after.idle, before.idle - i);
+    }
+    http_pool_patience(0);
+}
+
 static void test_unreachable(void **state)
 {
     (void)state;
-    struct call c = {.deadline_ms = os_mono_ms() + 1000};
+    struct call c = {.deadline_ms = os_mono_ms() + 400};
     CLEANUP(http_req_fini) struct http_req req = request("PUT", "/");
     req.idempotent = false;
     req.url = "http://127.0.0.1:1/x?signature=sesame";
@@ -495,18 +517,41 @@ static void test_upload_broken(void **state)
     (void)state;
     size_t size = 24u << 20;
     char *big = calloc(1, size);
+    struct http_conf patient = {.service = peer_url(p)}; /* so much takes the peer a while */
+    http_close(h);
+    assert_int_equal(http_open(&patient, &h, &err), RC_OK);
     /* Too little was read for the request to count: not lost, so repeated. */
     peer_push(p, &(struct peer_resp){.fault = PEER_RESET_UPLOAD, .fault_at = 1000});
     push(200, NULL, "fine");
     assert_int_equal(put(big, size, false), RC_OK);
     assert_false(resp.lost);
     assert_int_equal(peer_count(p), 1);
+    /* An idle connection that dies under a long body is sent again by libcurl or, if that sees no
+     * more than a failed send, by us: it is nobody's fault, so it costs no pause and no budget. */
+    struct pacer *pacer = NULL;
+    struct pacer_state st;
+    assert_int_equal(pacer_open(peer_url(p), NULL, NULL, &pacer, &err), RC_OK);
+    pacer_look(pacer, &st);
+    int budget = st.budget;
+    peer_push(p, &(struct peer_resp){.fault = PEER_RESET_UPLOAD, .fault_at = 1000});
+    push(200, NULL, "fine");
+    assert_int_equal(put(big, size, false), RC_OK);
+    pacer_look(pacer, &st);
+    assert_in_range(st.budget, budget, RETRY_BUDGET);
+    assert_int_equal(peer_connections(p), 3);
+    pacer_close(pacer);
+    peer_forget(p);
     /* An answer that comes before the body was sent is an answer. */
     peer_push(
         p, &(struct peer_resp){.fault = PEER_EARLY, .status = 403, .body = "no", .body_size = 2});
     assert_int_equal(put(big, size, true), RC_DENIED);
-    assert_int_equal(peer_count(p), 2);
+    assert_int_equal(peer_count(p), 1);
     free(big);
+    /* And a refusal whose text broke off is a refusal. */
+    peer_push(p, &(struct peer_resp){
+                     .fault = PEER_RESET_BODY, .fault_at = 3, .status = 403, .body_size = 9});
+    assert_int_equal(ask("GET", "/"), RC_DENIED);
+    assert_int_equal(peer_count(p), 2);
 }
 
 struct source {
@@ -858,47 +903,6 @@ static void test_sign_fails(void **state)
     assert_int_equal(peer_connections(p), 0);
 }
 
-static unsigned told;
-
-static void on_trouble(void *ctx, const char *name, const struct store_trouble *t)
-{
-    assert_ptr_equal(ctx, &told);
-    assert_string_equal(name, peer_url(p));
-    assert_int_equal(t->count, 2);
-    assert_non_null(strstr(t->first.text, "503 Slow Down"));
-    assert_non_null(strstr(t->last.text, "429"));
-    told++;
-}
-
-static void test_throttled(void **state)
-{
-    (void)state;
-    struct store_conf sc = {.on_trouble = on_trouble, .on_trouble_ctx = &told};
-    struct http_conf conf = {.service = peer_url(p), .conf = &sc};
-    struct http *own = NULL;
-    struct pacer *pacer = NULL;
-    struct pacer_state st;
-    assert_int_equal(http_open(&conf, &own, &err), RC_OK);
-    assert_int_equal(pacer_open(peer_url(p), NULL, NULL, &pacer, &err), RC_OK);
-    peer_push(p, &(struct peer_resp){
-                     .status = 503, .reason = "Slow Down", .headers = "Retry-After: 1\r\n"});
-    push(429, NULL, NULL);
-    peer_push_many(p, 2, &(struct peer_resp){0});
-    int64_t from_ms = os_mono_ms();
-    CLEANUP(http_req_fini) struct http_req req = request("GET", "/");
-    assert_int_equal(http_send(own, NULL, &req, &resp, &err), RC_OK);
-    assert_in_range(os_mono_ms() - from_ms, 1000, 2000);
-    assert_in_range(peer_at(p, 1)->at_ms - peer_at(p, 0)->at_ms, 1000, 1500);
-    assert_int_equal(told, 1);
-    pacer_look(pacer, &st);
-    assert_int_equal(st.slots, RETRY_SLOTS / 4);
-    assert_int_equal(st.busy, 0);
-    assert_int_equal(http_send(own, NULL, &req, &resp, &err), RC_OK);
-    assert_int_equal(told, 1);
-    http_close(own);
-    pacer_close(pacer);
-}
-
 static enum rc fail_and_cancel(void *ctx, struct retry_hint *hint, struct err *e)
 {
     (void)hint;
@@ -925,161 +929,32 @@ static void test_budget(void **state)
     pacer_close(pacer);
 }
 
-/* ---------------------------------------------------------------------------- time and cancel */
-
-struct later {
-    atomic_bool flag;
-    int64_t after_ms, set_ms;
-};
-
-static void *set_later(void *arg)
-{
-    struct later *l = arg;
-    os_sleep_ms(l->after_ms);
-    l->set_ms = os_mono_ms();
-    atomic_store(&l->flag, true);
-    return NULL;
-}
-
-static int full_port(int fds[20])
-{
-    struct sockaddr_in addr = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t size = sizeof addr;
-    fds[0] = socket(AF_INET, SOCK_STREAM, 0);
-    assert_int_equal(bind(fds[0], (struct sockaddr *)&addr, sizeof addr), 0);
-    assert_int_equal(listen(fds[0], 0), 0);
-    assert_int_equal(getsockname(fds[0], (struct sockaddr *)&addr, &size), 0);
-    for (int i = 1; i < 20; i++) {
-        fds[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-        (void)!connect(fds[i], (struct sockaddr *)&addr, sizeof addr);
-    }
-    return ntohs(addr.sin_port);
-}
-
-/* Cancelled, or out of time, while it connects, hangs, drips, or uploads to one who does not read:
- * seen within 200 ms. */
-static void test_cancel(void **state)
-{
-    (void)state;
-    int fds[20], port = full_port(fds);
-    struct peer_resp hang = {.delay_ms = 60000};
-    struct peer_resp drip = {.body_size = 100000, .drip_size = 500, .drip_ms = 20};
-    char full[64];
-    snprintf(full, sizeof full, "http://127.0.0.1:%d/", port);
-    for (int i = 0; i < 6; i++) {
-        struct later l = {.after_ms = 100};
-        struct call c = {.cancel = &l.flag};
-        pthread_t thread;
-        CLEANUP(http_req_fini) struct http_req req = request("GET", "/");
-        if (i % 3 == 0) req.url = full;
-        if (i % 3 == 1) peer_push(p, &hang);
-        if (i % 3 == 2) peer_push(p, &drip);
-        if (i >= 3) {
-            c = (struct call){.deadline_ms = os_mono_ms() + 100};
-            l.set_ms = c.deadline_ms;
-        } else {
-            assert_int_equal(thr_start(&thread, "later", set_later, &l, &err), RC_OK);
-        }
-        enum rc rc = http_send(h, &c, &req, &resp, &err);
-        int64_t now_ms = os_mono_ms();
-        if (i < 3) pthread_join(thread, NULL);
-        if (rc != RC_CANCELED) fail_msg("%d: %s: %s", i, rc_name(rc), err.text);
-        assert_in_range(now_ms - l.set_ms, 0, 200);
-        assert_int_equal(resp.lost, i % 3 != 0);
-        assert_non_null(strstr(err.text, "ask 'x'"));
-    }
-    for (int i = 0; i < 20; i++)
-        close(fds[i]);
-}
-
-static void test_connect_timeout(void **state)
-{
-    (void)state;
-    int fds[20], port = full_port(fds);
-    char full[64];
-    struct http_conf conf = {.service = "full", .connect_ms = 150, .stall_ms = 20};
-    struct http *own = NULL;
-    struct call c = {.deadline_ms = os_mono_ms() + 300};
-    assert_int_equal(http_open(&conf, &own, &err), RC_OK);
-    snprintf(full, sizeof full, "http://127.0.0.1:%d/", port);
-    CLEANUP(http_req_fini) struct http_req req = request("GET", "/");
-    req.url = full;
-    int64_t from_ms = os_mono_ms();
-    enum rc rc = http_send(own, &c, &req, &resp, &err);
-    assert_true(rc == RC_AGAIN || rc == RC_CANCELED);
-    assert_in_range(os_mono_ms() - from_ms, 150, 500);
-    assert_false(resp.lost);
-    http_close(own);
-    for (int i = 0; i < 20; i++)
-        close(fds[i]);
-}
-
-static void test_stall(void **state)
-{
-    (void)state;
-    CLEANUP(http_req_fini) struct http_req req = request("POST", "/");
-    req.idempotent = false; /* one try */
-    peer_push(p, &(struct peer_resp){.delay_ms = 60000});
-    int64_t from_ms = os_mono_ms();
-    assert_int_equal(http_send(h, NULL, &req, &resp, &err), RC_AGAIN);
-    assert_in_range(os_mono_ms() - from_ms, STALL_MS, STALL_MS + 200);
-    assert_non_null(strstr(err.text, "no byte moved for"));
-    /* A drip that never stalls is too slow in the end: 400 bytes may take 200 + 391 ms. */
-    peer_push(p, &(struct peer_resp){.body_size = 400, .drip_size = 1, .drip_ms = 20});
-    from_ms = os_mono_ms();
-    assert_int_equal(http_send(h, NULL, &req, &resp, &err), RC_AGAIN);
-    assert_in_range(os_mono_ms() - from_ms, 580, 590 + 200);
-    assert_non_null(strstr(err.text, "too slow"));
-    /* Slow, but fast enough. */
-    peer_push(p, &(struct peer_resp){.body_size = 2000, .drip_size = 500, .drip_ms = 150});
-    assert_int_equal(http_send(h, NULL, &req, &resp, &err), RC_OK);
-    assert_int_equal(resp.text.size, 2000);
-    /* Blanks from one who thinks, of unknown size, have all the time of a long text. */
-    peer_push(p, &(struct peer_resp){.body = "               ok",
-                                     .body_size = 17,
-                                     .drip_size = 1,
-                                     .drip_ms = 40,
-                                     .chunked = true});
-    assert_int_equal(http_send(h, NULL, &req, &resp, &err), RC_OK);
-    assert_string_equal(resp.text.data, "               ok");
-}
-
-static enum rc slow_sink(void *ctx, const void *data, size_t size, struct err *e)
-{
-    os_sleep_ms(2 * STALL_MS);
-    return sink(ctx, data, size, e);
-}
-
-/* The time that the sink takes is not the service's. */
-static void test_slow_sink(void **state)
-{
-    (void)state;
-    CLEANUP(http_req_fini) struct http_req req = request("GET", "/");
-    req.sink = slow_sink;
-    peer_push(
-        p, &(struct peer_resp){.body = pattern, .body_size = 100, .drip_size = 50, .drip_ms = 50});
-    assert_int_equal(http_send(h, NULL, &req, &resp, &err), RC_OK);
-    assert_got(0, 100);
-    assert_int_equal(peer_count(p), 1);
-}
-
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, begin, end)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(plain),          TEST(upload),
-        TEST(judge),          TEST(own_judge),
-        TEST(framing),        TEST(keep_alive),
-        TEST(threads),        TEST(unreachable),
-        TEST(faults),         TEST(lost_on_idle_connection),
-        TEST(upload_broken),  TEST(body),
-        TEST(limits),         TEST(ranges),
-        TEST(ranges_ignored), TEST(ranges_wrong),
-        TEST(resume),         TEST(resume_changed),
-        TEST(sign),           TEST(sign_fails),
-        TEST(throttled),      TEST(budget),
-        TEST(cancel),         TEST(connect_timeout),
-        TEST(stall),          TEST(slow_sink),
+        TEST(plain),
+        TEST(upload),
+        TEST(judge),
+        TEST(own_judge),
+        TEST(framing),
+        TEST(keep_alive),
+        TEST(threads),
+        TEST(pool_shrinks),
+        TEST(unreachable),
+        TEST(faults),
+        TEST(lost_on_idle_connection),
+        TEST(upload_broken),
+        TEST(body),
+        TEST(limits),
+        TEST(ranges),
+        TEST(ranges_ignored),
+        TEST(ranges_wrong),
+        TEST(resume),
+        TEST(resume_changed),
+        TEST(sign),
+        TEST(sign_fails),
+        TEST(budget),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

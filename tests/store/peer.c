@@ -82,6 +82,7 @@ struct peer *peer_start(peer_fn *fn, void *ctx)
     socklen_t size = sizeof addr;
     struct peer *p = calloc(1, sizeof *p);
     must(p != NULL, "memory");
+    setenv("no_proxy", "127.0.0.1,localhost", 1); /* whatever the machine is set up for */
     p->fn = fn;
     p->ctx = ctx;
     p->script_end = &p->script;
@@ -576,7 +577,9 @@ static bool send_head(struct conn *c, const struct peer_req *req, const struct p
     if (resp->head.size > 0) grow(&b, resp->head.data, resp->head.size);
     grow_fmt(&b, "\r\n");
     bool cut = resp->fault == PEER_CUT_HEAD;
-    bool on = send_all(c, b.data, cut ? b.size / 2 : b.size);
+    size_t size = cut && resp->fault_at < b.size ? (size_t)resp->fault_at : b.size;
+    if (cut && size == 0) size = b.size / 2;
+    bool on = send_all(c, b.data, size);
     free(b.data);
     return on && !cut;
 }

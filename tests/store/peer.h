@@ -50,7 +50,7 @@ enum peer_fault {
     /* After the request was read, recorded and handled: */
     PEER_LOSE,       /* close without any answer: success whose answer is lost */
     PEER_RESET,      /* the same with a reset */
-    PEER_CUT_HEAD,   /* close in the middle of the headers */
+    PEER_CUT_HEAD,   /* close after fault_at bytes of the head (0: half of it) */
     PEER_CUT_BODY,   /* close after fault_at bytes of the body (truncated) */
     PEER_RESET_BODY, /* reset after fault_at bytes of the body */
     PEER_HANG_BODY,  /* send no more after fault_at bytes of the body, until the client goes */

@@ -171,6 +171,10 @@ static void endpoints_and_settings_win(void **state)
         {"s3://bkt/p?endpoint=HTTPS://[2001:db8::1]:9000/",
          "bkt 'p' https://[2001:db8::1]:9000 path us-east-1",
          {{0}}},
+        {"s3://bkt/p?endpoint=https://e.x:443", "bkt 'p' https://e.x path us-east-1", {{0}}},
+        {"s3://bkt/p?endpoint=http://e.x:80/", "bkt 'p' http://e.x path us-east-1", {{0}}},
+        {"s3://bkt/p?endpoint=http://e.x:443", "bkt 'p' http://e.x:443 path us-east-1", {{0}}},
+        {"s3://bkt.minio:80/p", "bkt 'p' http://minio path us-east-1", {{0}}},
         {"s3://bkt/p?endpoint=[::1]:9000", "bkt 'p' http://[::1]:9000 path us-east-1", {{0}}},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)

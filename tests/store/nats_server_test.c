@@ -1,0 +1,480 @@
+/* nats_server_test.c -- the suite, and trouble, on a NATS server (tests/servers/nats). */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <ftw.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <cmocka.h>
+#include <nats/nats.h>
+#include "base/buf.h"
+#include "base/mem.h"
+#include "base/os.h"
+#include "store/conformance.h"
+
+static char dir[64], server_url[128], user[64], password[64];
+static struct err err;
+
+static void ok(enum rc rc)
+{
+    if (rc != RC_OK) fail_msg("%s: %s", rc_name(rc), err.text);
+}
+
+static void take_line(const char *line, const char *key, char *out, size_t out_size)
+{
+    size_t size = strlen(key);
+    if (strncmp(line, key, size) == 0)
+        snprintf(out, out_size, "%.*s", (int)strcspn(line + size, "\n"), line + size);
+}
+
+/* The exit status of "tests/servers/nats <verb> <dir>". */
+static int server(const char *verb)
+{
+    char command[1024], line[512];
+    snprintf(command, sizeof command, "'%.*s/../servers/nats' %s %s",
+             (int)(strrchr(__FILE__, '/') - __FILE__), __FILE__, verb, dir);
+    FILE *f = popen(command, "r");
+    assert_non_null(f);
+    while (fgets(line, sizeof line, f) != NULL) {
+        take_line(line, "URL=", server_url, sizeof server_url);
+        take_line(line, "USERNAME=", user, sizeof user);
+        take_line(line, "PASSWORD=", password, sizeof password);
+        if (strchr(line, '=') == NULL) fputs(line, stdout);
+    }
+    return WEXITSTATUS(pclose(f));
+}
+
+/* A connection of the tests' own, to make buckets and to look behind the driver. */
+struct eye {
+    natsConnection *nc;
+    jsCtx *js;
+};
+
+static struct eye eye_open(void)
+{
+    struct eye e = {0};
+    natsOptions *opts = NULL;
+    assert_int_equal(natsOptions_Create(&opts), NATS_OK);
+    assert_int_equal(natsOptions_SetURL(opts, server_url), NATS_OK);
+    assert_int_equal(natsOptions_SetUserInfo(opts, user, password), NATS_OK);
+    assert_int_equal(natsConnection_Connect(&e.nc, opts), NATS_OK);
+    assert_int_equal(natsConnection_JetStream(&e.js, e.nc, NULL), NATS_OK);
+    natsOptions_Destroy(opts);
+    return e;
+}
+
+static void eye_close(struct eye *e)
+{
+    jsCtx_Destroy(e->js);
+    natsConnection_Destroy(e->nc);
+}
+
+/* As "nats object add" makes it. */
+static void bucket_make(const char *bucket, bool direct)
+{
+    char name[64], chunks[64], metas[64];
+    const char *subjects[] = {chunks, metas};
+    jsStreamConfig config;
+    jsErrCode code = 0;
+    struct eye e = eye_open();
+    snprintf(name, sizeof name, "OBJ_%s", bucket);
+    snprintf(chunks, sizeof chunks, "$O.%s.C.>", bucket);
+    snprintf(metas, sizeof metas, "$O.%s.M.>", bucket);
+    jsStreamConfig_Init(&config);
+    config.Name = name;
+    config.Subjects = subjects;
+    config.SubjectsLen = 2;
+    config.AllowRollup = true;
+    config.AllowDirect = direct;
+    config.Discard = js_DiscardNew;
+    assert_int_equal(js_AddStream(NULL, e.js, &config, NULL, &code), NATS_OK);
+    eye_close(&e);
+}
+
+static void prepare(unsigned unique, char url[256])
+{
+    char bucket[32];
+    snprintf(bucket, sizeof bucket, "b-%u", unique);
+    bucket_make(bucket, unique % 5 != 0);
+    snprintf(url, 256, "%s/%s", server_url, bucket);
+}
+
+static struct store *open_as(const char *url, const char *name, const char *secret)
+{
+    struct store *s = NULL;
+    const struct store_setting settings[] = {{"username", name}, {"password", secret}};
+    const struct store_conf conf = {.url = url, .settings = settings, .setting_count = 2};
+    ok(store_open_conf(&conf, &s, &err));
+    return s;
+}
+
+static struct store *open_right(const char *url)
+{
+    return open_as(url, user, password);
+}
+
+static enum rc add_chunks(void *ctx, const struct store_obj *obj, struct err *e)
+{
+    uint64_t *count = ctx;
+    (void)e;
+    count[0]++;
+    count[1] += (obj->size + (128u << 10) - 1) / (128u << 10);
+    return RC_OK;
+}
+
+/* One message for each object, and one for each of its chunks. */
+static void assert_tidy(const char *url)
+{
+    uint64_t count[2] = {0};
+    char stream[64];
+    jsStreamInfo *info = NULL;
+    jsErrCode code = 0;
+    struct eye e = eye_open();
+    struct store *s = open_right(url);
+    ok(store_list(s, NULL, "", NULL, add_chunks, count, &err));
+    store_close(s);
+    snprintf(stream, sizeof stream, "OBJ_%s", strrchr(url, '/') + 1);
+    assert_int_equal(js_GetStreamInfo(&info, e.js, stream, NULL, &code), NATS_OK);
+    assert_int_equal(info->State.Msgs, count[0] + count[1]);
+    jsStreamInfo_Destroy(info);
+    eye_close(&e);
+}
+
+static void clean(const char *url)
+{
+    char stream[64];
+    jsErrCode code = 0;
+    assert_tidy(url);
+    struct eye e = eye_open();
+    snprintf(stream, sizeof stream, "OBJ_%s", strrchr(url, '/') + 1);
+    assert_int_equal(js_DeleteStream(e.js, stream, NULL, &code), NATS_OK);
+    eye_close(&e);
+}
+
+static enum rc put_text(struct store *s, const struct call *c, const char *key, const char *text)
+{
+    struct store_bytes b;
+    struct store_body body = store_body_bytes(&b, text, strlen(text));
+    return store_put(s, c, key, &body, NULL, NULL, &err);
+}
+
+static enum rc count_one(void *ctx, const struct store_obj *obj, struct err *e)
+{
+    (void)obj, (void)e;
+    ++*(unsigned *)ctx;
+    return RC_OK;
+}
+
+static void test_wrong_password(void **state)
+{
+    (void)state;
+    char url[256], byte;
+    unsigned count = 0;
+    prepare(901, url);
+    struct store *s = open_as(url, user, "not the secret");
+    assert_int_equal(put_text(s, NULL, "a/k", "x"), RC_DENIED);
+    assert_null(strstr(err.text, "not the secret"));
+    assert_int_equal(store_read(s, NULL, "a/k", 0, &byte, 1, &err), RC_DENIED);
+    assert_int_equal(store_list(s, NULL, "", NULL, count_one, &count, &err), RC_DENIED);
+    assert_int_equal(store_del(s, NULL, &(const char *){"a/k"}, 1, &err), RC_DENIED);
+    store_close(s);
+    clean(url);
+}
+
+static void test_missing_bucket(void **state)
+{
+    (void)state;
+    char url[256];
+    snprintf(url, sizeof url, "%s/nowhere", server_url);
+    struct store *s = open_right(url);
+    assert_int_equal(put_text(s, NULL, "a/k", "x"), RC_INVALID);
+    assert_non_null(strstr(err.text, "nats object add nowhere"));
+    store_close(s);
+}
+
+static void test_password_in_url(void **state)
+{
+    (void)state;
+    char url[512], plain[256];
+    struct store *s = NULL;
+    prepare(902, plain);
+    snprintf(url, sizeof url, "nats://%s:a%%3Ab%%2Fc%%40d%%20e@%s", user,
+             plain + strlen("nats://"));
+    ok(store_open(url, &s, &err));
+    assert_string_equal(store_name(s), plain);
+    ok(put_text(s, NULL, "k", "x"));
+    store_close(s);
+    clean(plain);
+}
+
+/* The key that the server knows, as text and in a file. */
+static void test_nkey(void **state)
+{
+    (void)state;
+    static const char seed[] = "SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY";
+    char url[256], path[128];
+    prepare(908, url);
+    snprintf(path, sizeof path, "%s/seed", dir);
+    ok(os_write_file(path, seed, sizeof seed - 1, 0600, &err));
+    for (int i = 0; i < 2; i++) {
+        struct store *s = NULL;
+        const struct store_setting setting = {"nkey", i ? path : seed};
+        const struct store_conf conf = {.url = url, .settings = &setting, .setting_count = 1};
+        ok(store_open_conf(&conf, &s, &err));
+        ok(put_text(s, NULL, "k", "x"));
+        store_close(s);
+    }
+    clean(url);
+}
+
+struct writer {
+    struct store *s;
+    atomic_uint done;
+    enum rc rc;
+    struct err err;
+};
+
+#define WRITER_COUNT 60
+
+static enum rc fill_read(void *ctx, uint64_t off, void *dst, size_t size, struct err *e)
+{
+    (void)e;
+    for (size_t i = 0; i < size; i++)
+        ((uint8_t *)dst)[i] = (uint8_t)((off + i) * 7 + *(unsigned *)ctx);
+    return RC_OK;
+}
+
+static void *writer_main(void *arg)
+{
+    struct writer *w = arg;
+    for (unsigned i = 0; i < WRITER_COUNT && w->rc == RC_OK; i++) {
+        char key[32];
+        struct store_body body = {.size = 300000 * (i % 4) + 1, .read = fill_read, .ctx = &i};
+        snprintf(key, sizeof key, "d%u/k%u", i % 3, i);
+        w->rc = store_put(w->s, NULL, key, &body, &(struct store_put_opts){.if_absent = true}, NULL,
+                          &w->err);
+        atomic_store(&w->done, i + 1);
+    }
+    return NULL;
+}
+
+/* The server dies and comes back while a writer works: creates whose answers are lost still
+ * succeed, and succeed once. */
+static void test_restart(void **state)
+{
+    (void)state;
+    char url[256];
+    pthread_t thread;
+    unsigned count = 0;
+    prepare(903, url);
+    struct writer w = {.s = open_right(url)};
+    ok(thr_start(&thread, "writer", writer_main, &w, &err));
+    for (unsigned at = 10; at < WRITER_COUNT; at += 25) {
+        while (atomic_load(&w.done) < at && w.rc == RC_OK)
+            os_sleep_ms(1);
+        assert_int_equal(server("kill"), 0);
+        assert_int_equal(server("start"), 0);
+    }
+    pthread_join(thread, NULL);
+    if (w.rc != RC_OK) fail_msg("%s: %s", rc_name(w.rc), w.err.text);
+    ok(store_list(w.s, NULL, "", NULL, count_one, &count, &err));
+    assert_int_equal(count, WRITER_COUNT);
+    for (unsigned i = 0; i < WRITER_COUNT; i++) {
+        char key[32];
+        uint8_t byte;
+        uint64_t last = 300000 * (i % 4);
+        snprintf(key, sizeof key, "d%u/k%u", i % 3, i);
+        ok(store_read(w.s, NULL, key, last, &byte, 1, &err));
+        assert_int_equal(byte, (uint8_t)(last * 7 + i));
+    }
+    store_close(w.s);
+}
+
+static void test_no_server(void **state)
+{
+    (void)state;
+    char url[256];
+    prepare(904, url);
+    struct store *s = open_right(url);
+    assert_int_equal(server("stop"), 0);
+    struct call c = {.deadline_ms = os_mono_ms() + 1500};
+    enum rc rc = put_text(s, &c, "k", "x");
+    assert_true(rc == RC_AGAIN || rc == RC_CANCELED);
+    assert_true(os_mono_ms() < c.deadline_ms + 1000);
+    assert_int_equal(server("start"), 0);
+    ok(put_text(s, NULL, "k", "x"));
+    store_close(s);
+    clean(url);
+}
+
+static void meta_put(const char *bucket, const char *subject, const char *json)
+{
+    char full[256];
+    jsErrCode code = 0;
+    struct eye e = eye_open();
+    snprintf(full, sizeof full, "$O.%s.%s", bucket, subject);
+    assert_int_equal(js_Publish(NULL, e.js, full, json, (int)strlen(json), NULL, &code), NATS_OK);
+    eye_close(&e);
+}
+
+/* Objects as other clients write them, good and bad. */
+static void test_foreign_objects(void **state)
+{
+    (void)state;
+    char url[256], got[5];
+    struct store_obj obj;
+    unsigned count = 0;
+    prepare(906, url);
+    struct store *s = open_right(url);
+    meta_put("b-906", "C.abc", "hel");
+    meta_put("b-906", "C.abc", "lo");
+    /* Litestream's form; "k" is aw==, the digest is of "hello". */
+    meta_put(
+        "b-906", "M.aw==",
+        "{\"name\":\"k\",\"headers\":{\"Litestream-Timestamp\":[\"2026-01-02T03:04:05.678Z\"]},"
+        "\"options\":{\"max_chunk_size\":3},\"bucket\":\"b-906\",\"nuid\":\"abc\",\"size\":5,"
+        "\"mtime\":\"0001-01-01T00:00:00Z\",\"chunks\":2,\"digest\":"
+        "\"SHA-256=LPJNul-wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=\"}");
+    meta_put("b-906", "M.Z29uZQ==",
+             "{\"name\":\"gone\",\"bucket\":\"b-906\",\"nuid\":\"x\",\"size\":0,\"chunks\":0,"
+             "\"mtime\":\"0001-01-01T00:00:00Z\",\"deleted\":true}");
+    ok(store_list(s, NULL, "", NULL, count_one, &count, &err));
+    assert_int_equal(count, 1);
+    ok(store_read(s, NULL, "k", 0, got, 5, &err));
+    assert_memory_equal(got, "hello", 5);
+    struct store_bytes b;
+    struct store_body body = store_body_bytes(&b, "x", 1);
+    /* A marker is no object, but what follows it is arbitrated by it. */
+    assert_int_equal(store_read(s, NULL, "gone", 0, got, 1, &err), RC_NOT_FOUND);
+    ok(store_put(s, NULL, "gone", &body, &(struct store_put_opts){.if_absent = true}, &obj, &err));
+    ok(store_read(s, NULL, "gone", 0, got, 1, &err));
+    ok(store_del(s, NULL, &(const char *){"gone"}, 1, &err));
+    /* A digest that is not that of the bytes, chunks that are not there, no JSON. */
+    meta_put("b-906", "C.bad", "hello");
+    meta_put("b-906", "M.YmFk",
+             "{\"name\":\"bad\",\"nuid\":\"bad\",\"size\":5,\"chunks\":1,\"digest\":"
+             "\"SHA-256=MPJNul-wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=\"}");
+    assert_int_equal(store_read(s, NULL, "bad", 0, got, 5, &err), RC_CORRUPT);
+    meta_put("b-906", "M.YmFk",
+             "{\"name\":\"bad\",\"nuid\":\"none\",\"size\":5,\"chunks\":1,\"digest\":"
+             "\"SHA-256=LPJNul-wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=\"}");
+    assert_int_equal(store_read(s, NULL, "bad", 0, got, 5, &err), RC_CORRUPT);
+    meta_put("b-906", "M.YmFk", "{");
+    assert_int_equal(store_read(s, NULL, "bad", 0, got, 5, &err), RC_CORRUPT);
+    assert_int_equal(store_list(s, NULL, "", NULL, count_one, &count, &err), RC_CORRUPT);
+    store_close(s);
+}
+
+static void test_settings(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *url;
+        struct store_setting setting;
+        const char *name; /* NULL: RC_INVALID */
+    } cases[] = {
+        {"nats://h/b", {"path", "ignored/by/litestream"}, "nats://h:4222/b"},
+        {"nats://[::1]:99/b/", {"timeout", "3s"}, "nats://[::1]:99/b"},
+        {"nats://h", {"bucket", "other"}, "nats://h:4222/other"},
+        {"nats://token@h/b", {"reconnect-wait", "1s"}, "nats://h:4222/b"},
+        {"nats://h/b", {"max-reconnects", "-1"}, "nats://h:4222/b"},
+        {"nats://h/b",
+         {"nkey", "SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY"},
+         "nats://h:4222/b"},
+        {"nats://h/b", {"nkey", "SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3V"}, NULL},
+        {"nats://h/b", {"client-cert", "/nowhere"}, NULL},
+        {"nats://h/b", {"timeout", "0s"}, NULL},
+        {"nats://h/b", {"tls", "perhaps"}, NULL},
+        {"nats://h/b/c", {"tls", "false"}, NULL},
+        {"nats://h/", {"tls", "false"}, NULL},
+        {"nats://h/a.b", {"tls", "false"}, NULL},
+        {"nats:///b", {"tls", "false"}, NULL},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct store *s = NULL;
+        const struct store_conf conf = {
+            .url = cases[i].url, .settings = &cases[i].setting, .setting_count = 1};
+        enum rc rc = store_open_conf(&conf, &s, &err);
+        if (cases[i].name != NULL) {
+            ok(rc);
+            assert_string_equal(store_name(s), cases[i].name);
+        } else if (rc != RC_INVALID) {
+            fail_msg("case %zu: %s", i, rc_name(rc));
+        }
+        store_close(s);
+    }
+}
+
+static void test_figures(void **state)
+{
+    (void)state;
+    char url[256];
+    unsigned count = 0, seed = 3;
+    prepare(907, url);
+    struct store *s = open_right(url);
+    int64_t t[6] = {os_mono_ms()};
+    for (int i = 0; i < 200; i++) {
+        char key[32];
+        snprintf(key, sizeof key, "ltx/0/%d", i);
+        ok(put_text(s, NULL, key, key));
+    }
+    t[1] = os_mono_ms();
+    ok(store_list(s, NULL, "ltx/", NULL, count_one, &count, &err));
+    assert_int_equal(count, 200);
+    t[2] = os_mono_ms();
+    for (int i = 0; i < 200; i++) {
+        char key[32];
+        snprintf(key, sizeof key, "ltx/0/%d", i);
+        ok(store_del(s, NULL, &(const char *){key}, 1, &err));
+    }
+    t[3] = os_mono_ms();
+    struct store_body body = {.size = 64u << 20, .read = fill_read, .ctx = &seed};
+    ok(store_put(s, NULL, "large", &body, NULL, NULL, &err));
+    t[4] = os_mono_ms();
+    uint8_t byte;
+    ok(store_read(s, NULL, "large", (64u << 20) - 1, &byte, 1, &err));
+    t[5] = os_mono_ms();
+    assert_int_equal(byte, (uint8_t)(((64u << 20) - 1) * 7 + 3));
+    print_message("200 puts %d ms, list %d ms, 200 deletes %d ms, put 64 MiB %d ms, get %d ms\n",
+                  (int)(t[1] - t[0]), (int)(t[2] - t[1]), (int)(t[3] - t[2]), (int)(t[4] - t[3]),
+                  (int)(t[5] - t[4]));
+    store_close(s);
+    clean(url);
+}
+
+static int visit(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    (void)st, (void)type, (void)ftw;
+    return remove(path);
+}
+
+int main(void)
+{
+    static const struct conformance_row row = {
+        .name = "nats", .prepare = prepare, .open = open_right, .clean = clean};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_settings),
+        cmocka_unit_test(test_wrong_password),
+        cmocka_unit_test(test_missing_bucket),
+        cmocka_unit_test(test_password_in_url),
+        cmocka_unit_test(test_foreign_objects),
+        cmocka_unit_test(test_restart),
+        cmocka_unit_test(test_nkey),
+        cmocka_unit_test(test_no_server),
+        cmocka_unit_test(test_figures),
+    };
+    snprintf(dir, sizeof dir, "/tmp/sluice-nats-%d", (int)getpid());
+    int status = server("start");
+    if (status == 0) {
+        status = conformance_run(&row);
+        status += cmocka_run_group_tests(tests, NULL, NULL);
+        if (server("stop") != 0) status++;
+    }
+    nftw(dir, visit, 16, FTW_DEPTH | FTW_PHYS);
+    nats_Close();
+    return status;
+}
