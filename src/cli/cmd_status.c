@@ -150,11 +150,14 @@ static void estimate_requests(const struct config_db *db, struct estimate *ret)
 {
     CLEANUP(log_files_fini) struct log_files files = {0};
     struct store *store = NULL;
-    *ret = (struct estimate){.lists_a_start = LOG_LEVEL_COUNT};
+    struct store_stats stats;
+    *ret = (struct estimate){0};
     if (config_replica_open(&db->replica, &store, &ret->err) != RC_OK) return;
     const struct log lg = {.store = store};
     ret->known = log_list_all(&lg, NULL, &files, &ret->err) == RC_OK;
     if (ret->known) estimate_puts(&files, db->replica.sync_interval_ms, ret);
+    store_stats(store, &stats); /* a start lists the log once, as was done here */
+    ret->lists_a_start = stats.requests[STORE_OP_LIST];
     store_close(store);
 }
 

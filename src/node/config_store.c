@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define TROUBLE_MS 1000 /* a shorter run of failures is for debugging only */
+
 static bool names_type(const char *types, const char *type);
 static void on_trouble(void *ctx, const char *store_name, const struct store_trouble *t);
 
@@ -37,14 +39,15 @@ static bool names_type(const char *types, const char *type)
     return false;
 }
 
-/* One line for a whole run of failures, once it is over. While it lasts, those who need the store
- * say so themselves. */
+/* One line for a whole run of failures, once it is over, if it was long enough to matter. While it
+ * lasts, those who need the store say so themselves. */
 static void on_trouble(void *ctx, const char *store_name, const struct store_trouble *t)
 {
     char count[24], ms[24];
     (void)ctx;
     snprintf(count, sizeof count, "%llu", (unsigned long long)t->count);
     snprintf(ms, sizeof ms, "%lld", (long long)t->elapsed_ms);
-    log_warn("store answers again", "store", store_name, "failures", count, "elapsed_ms", ms,
-             "first", t->first.text, "last", t->last.text);
+    log_write(t->elapsed_ms < TROUBLE_MS ? LOG_DEBUG : LOG_WARN, "store answers again", "store",
+              store_name, "failures", count, "elapsed_ms", ms, "first", t->first.text, "last",
+              t->last.text, NULL);
 }

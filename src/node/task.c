@@ -62,6 +62,7 @@ struct task {
 static enum rc check_folder(const char *path, struct err *err);
 static int64_t run_capture(struct sched_job *job, void *worker);
 static int64_t run_upload(struct sched_job *job, void *worker);
+static void announce(struct task *t);
 static enum rc find_place(struct task *t, const struct call *c, struct err *err);
 static enum rc check_chain(const struct log_files *files, bool *ret_broken, struct err *err);
 static enum rc newest_remote(struct task *t, const struct call *c, uint64_t *ret_txid,
@@ -384,12 +385,22 @@ static enum rc find_place(struct task *t, const struct call *c, struct err *err)
     atomic_store(&t->staged, local);
     atomic_store(&t->uploaded, remote);
     atomic_store(&t->placed, true);
-    if (!t->announced)
-        log_info("replicating", "db", t->db->path, "type", store_type(t->store), "to",
-                 store_name(t->store));
-    t->announced = true;
+    announce(t);
     if (t->pooled && local > remote) wake(t->pools.upload, &t->upload_job, os_mono_ms());
     return RC_OK;
+}
+
+/* Said once, when the place in the log is known. */
+static void announce(struct task *t)
+{
+    if (t->announced) return;
+    t->announced = true;
+    log_info("replicating", "db", t->db->path, "type", store_type(t->store), "to",
+             store_name(t->store));
+    if (!store_can(t->store, STORE_CAP_CREATE))
+        log_warn("this store cannot refuse a second writer: see to it that nothing else replicates "
+                 "to the same place",
+                 "db", t->db->path, "to", store_name(t->store));
 }
 
 /* Can the newest state be restored from these files? */

@@ -648,6 +648,7 @@ static bool deliver(struct trip *t, const char *data, size_t size)
     if (t->want_known && t->want == 0) t->enough = long_rest(t);
     if (size > 0) {
         int64_t from_ms = t->moved_ms;
+        if (call_check(t->c, &t->err) != RC_OK) return fail(t, err_wrap(&t->err, "%s", req->what));
         enum rc rc = req->sink(req->sink_ctx, data, size, &t->err);
         t->moved_ms = os_mono_ms();
         t->apart_ms += t->moved_ms - from_ms;

@@ -19,6 +19,8 @@
 #define AFTER_MAX_MS 300000
 #define AT_ONCE_MAX  3 /* retries of one run without a pause: whoever mends for ever has not */
 
+#define FIRST_MAX    150 /* bytes of the first cause in a text that has the last one too */
+
 struct pacer {
     struct pacer *next; /* [pacers_lock] */
     unsigned refs;      /* [pacers_lock] */
@@ -52,6 +54,7 @@ static enum rc take_slot(struct run *r, struct err *err);
 static void give_slot(struct run *r, enum rc rc, const struct retry_hint *hint,
                       const struct err *err);
 static void pace(struct run *r, bool good, const struct retry_hint *hint);
+static size_t same_start(const char *a, const char *b);
 static enum rc tell(const struct run *r, struct err *err);
 
 enum rc pacer_open(const char *service, store_trouble_fn *on_trouble, void *ctx,
@@ -246,6 +249,18 @@ static void pace(struct run *r, bool good, const struct retry_hint *hint)
     }
 }
 
+/* How much of a is what b begins with, too, in whole "context: " parts. */
+static size_t same_start(const char *a, const char *b)
+{
+    size_t same = 0;
+    for (const char *p = a; (p = strstr(p, ": ")) != NULL; p += 2) {
+        size_t size = (size_t)(p - a) + 2;
+        if (strncmp(a, b, size) != 0) break;
+        same = size;
+    }
+    return same;
+}
+
 /* Add how often and how long it was tried to the text of err. Returns its code. */
 static enum rc tell(const struct run *r, struct err *err)
 {
@@ -254,10 +269,12 @@ static enum rc tell(const struct run *r, struct err *err)
     struct err last = *err;
     bool other = r->first.rc != RC_OK && strcmp(r->first.text, last.text) != 0;
     int64_t ms = os_mono_ms() - r->start_ms;
-    int room = other ? 300 : 420; /* so that neither cause is cut away by the other */
-    err_set(err, last.rc, "%.*s (%u %s in %lld.%lld s%s%.120s)", room, last.text, r->tries,
+    int room = other ? 280 : 420; /* so that neither cause is cut away by the other */
+    const char *first = other ? r->first.text + same_start(r->first.text, last.text) : "";
+    if (strlen(first) > FIRST_MAX) first += strlen(first) - FIRST_MAX; /* causes stand at the end */
+    err_set(err, last.rc, "%.*s (%u %s in %lld.%lld s%s%s)", room, last.text, r->tries,
             r->tries == 1 ? "try" : "tries", (long long)(ms / 1000), (long long)(ms % 1000 / 100),
-            other ? "; at first: " : "", other ? r->first.text : "");
+            other ? "; at first: " : "", first);
     err->sys = last.sys;
     return err->rc;
 }

@@ -1,7 +1,9 @@
 /*
  * s3.c -- stores in buckets of Amazon S3 and of services that speak its language: "s3" for AWS,
  * MinIO, Ceph, R2, B2, Tigris, Google (XML API) and many more, "oss" for Alibaba. Three dialects
- * differ in the names of headers, the signature, and the condition of a create (s3_conf.h).
+ * differ in the names of headers, the signature, and the condition of a create (s3_conf.h). Google
+ * gets its own signature and x-goog- headers all through: the condition of a create is one of them,
+ * and they belong to no request that is signed as Amazon's.
  *
  * Put: up to the part size one PutObject, so all or nothing; above it a multipart upload, which is
  * all or nothing too, at its completion. A conditional put stays one PutObject up to the memory

@@ -10,7 +10,7 @@
  * of a create. */
 enum s3_dialect {
     S3_AWS,    /* x-amz-, SigV4, If-None-Match: * */
-    S3_GOOGLE, /* storage.googleapis.com: as AWS, but x-goog-if-generation-match: 0, no If-Match */
+    S3_GOOGLE, /* storage.googleapis.com: x-goog-, GOOG4-HMAC-SHA256, x-goog-if-generation-match */
     S3_OSS,    /* x-oss-, OSS4-HMAC-SHA256, x-oss-forbid-overwrite */
 };
 

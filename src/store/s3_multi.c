@@ -63,7 +63,6 @@ struct completion {
     const struct store_put_opts *opts;
     const struct buf *xml;
     char *etag;
-    bool lost;
 };
 
 static enum rc begin(struct multi *m, const struct store_put_opts *opts, struct err *err);
@@ -334,11 +333,10 @@ static enum rc complete_try(void *ctx, struct retry_hint *hint, struct err *err)
     TRY(s3_object_headers(&r, NULL, true, err));
     TRY(s3_condition(&r, done->opts, err));
     enum rc rc = s3_send(&r, &resp, err);
-    done->lost = done->lost || resp.lost;
     if (rc != RC_OK) {
         hint->final = true; /* it has had its tries */
-        /* A lost try may have completed it: no failure then, but nobody knows. */
-        if (strcmp(r.code, "NoSuchUpload") == 0 && done->lost) return err->rc = RC_AGAIN;
+        /* A lost try may have completed it, or a conflict ended it (409): no verdict. */
+        if (strcmp(r.code, "NoSuchUpload") == 0) return err->rc = RC_AGAIN;
         return rc;
     }
     s3_error_get(&resp, "Error", &e);

@@ -25,7 +25,7 @@
 #include "base/thr.h"
 
 #define SFTP_PACKET_MAX (256u << 10)
-#define SFTP_BLOCK      (32u << 10) /* bytes of a file in one packet; every server takes that many */
+#define SFTP_BLOCK      (32u << 10) /* bytes of a file in one packet, as every server takes them */
 #define SFTP_FLIGHT     64          /* requests that wait for their answers */
 #define SFTP_HANDLE_MAX 256
 #define SFTP_TEXT_MAX   160 /* of a server's sentence */

@@ -3,6 +3,7 @@
 #include "base/mem.h"
 #include "base/os.h"
 #include "base/sock.h"
+#include <errno.h>
 #include <libssh/libssh.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,8 +17,8 @@
 struct ssh_link {
     ssh_session session;
     ssh_channel channel;
-    int fd; /* ours until the session has taken it; -1 then */
-    int watch_fd;
+    int fd;
+    struct stat fd_is;           /* what fd is, as long as nobody closes it */
     const struct ssh_conf *conf; /* while it is being opened */
     char where[420];             /* "host port 22", for texts */
 };
@@ -35,6 +36,7 @@ static enum rc set_files(struct ssh_link *l, struct err *err);
 static enum rc shake_hands(struct ssh_link *l, const struct call *c, struct err *err);
 static enum rc rest(struct ssh_link *l, const struct call *c, struct err *err);
 static enum rc lost(struct ssh_link *l, const char *what, struct err *err);
+static void fd_close(struct ssh_link *l);
 static bool home_path(const char *rest, char path[PATH_SIZE]);
 
 static void host_key_fini(struct host_key *k);
@@ -105,7 +107,7 @@ void ssh_link_close(struct ssh_link *l)
         ssh_free(l->session);
     }
     sock_quiet_end(&q);
-    os_close(l->fd);
+    fd_close(l);
     mem_free(l);
 }
 
@@ -187,7 +189,10 @@ enum rc ssh_host_key_check(const char *host_key, struct err *err)
 static enum rc begin(struct ssh_link *l, const struct call *c, struct err *err)
 {
     TRY(sock_connect(l->conf->host, l->conf->port, c, &l->fd, err));
-    l->watch_fd = l->fd;
+    if (os_fstat(l->fd, &l->fd_is, err) != RC_OK) {
+        os_closep(&l->fd);
+        return err->rc;
+    }
     TRY(session_set(l, err));
     TRY(shake_hands(l, c, err));
     TRY(host_key_judge(l, err));
@@ -237,7 +242,6 @@ static enum rc set_files(struct ssh_link *l, struct err *err)
 static enum rc shake_hands(struct ssh_link *l, const struct call *c, struct err *err)
 {
     int rc;
-    l->fd = -1; /* the session closes it from now on */
     while ((rc = ssh_connect(l->session)) == SSH_AGAIN)
         TRY(rest(l, c, err));
     if (rc == SSH_OK) return RC_OK;
@@ -250,8 +254,12 @@ static enum rc shake_hands(struct ssh_link *l, const struct call *c, struct err 
 static enum rc rest(struct ssh_link *l, const struct call *c, struct err *err)
 {
     if (call_check(c, err) != RC_OK) return err_wrap(err, "%s", l->where);
+    /* Its log-in calls say "again" for ever on a connection that is gone. */
+    if (!ssh_is_connected(l->session) || ssh_get_fd(l->session) < 0 ||
+        (ssh_get_status(l->session) & (SSH_CLOSED | SSH_CLOSED_ERROR)) != 0)
+        return lost(l, "wait", err);
     bool out = (ssh_get_poll_flags(l->session) & SSH_WRITE_PENDING) != 0;
-    sock_wait(l->watch_fd, out, SOCK_SLICE_MS);
+    sock_wait(l->fd, out, SOCK_SLICE_MS);
     return RC_OK;
 }
 
@@ -260,6 +268,20 @@ static enum rc lost(struct ssh_link *l, const char *what, struct err *err)
     const char *text = ssh_get_error(l->session);
     return err_set(err, RC_AGAIN, "%s: the connection is lost (%s%s%s)", l->where, what,
                    text[0] != '\0' ? ": " : "", text);
+}
+
+/* libssh closes a descriptor that it was given when reading or writing fails, and else leaves it
+ * open. By then its number may stand for something else of another thread's, so look. */
+static void fd_close(struct ssh_link *l)
+{
+    struct err ignored;
+    struct stat now;
+    if (l->fd < 0) return;
+    if (os_fstat(l->fd, &now, &ignored) != RC_OK) {
+        if (ignored.sys != EBADF) os_close(l->fd);
+        return;
+    }
+    if (now.st_ino == l->fd_is.st_ino && now.st_dev == l->fd_is.st_dev) os_close(l->fd);
 }
 
 /* False: no home is known; libssh then asks the account's entry itself. */

@@ -10,6 +10,10 @@
  *   list  PROPFIND with Depth 1, one collection after the other ("infinity" is often refused)
  *   del   PROPFIND, then DELETE, which would take a whole collection of that name with it
  *
+ * Apache takes an object's size before it opens it: a get that begins within the microseconds of an
+ * overwrite by an object of another size may get the new bytes up to the old length. Objects of the
+ * log are not overwritten by other ones, and have checksums.
+ *
  * Missing collections are made when a PUT meets one. Temporary files are never listed; those that a
  * crash has left are removed once they are a day old by the server's own clock, at the first put of
  * a store handle into their folder.

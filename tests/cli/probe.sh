@@ -131,20 +131,20 @@ done
 run status -config config.yml && is 0 && out_has 'wal size' && holds test "$(grep -c put/day out)" -eq 0
 printf 'dbs: [{path: app.db, replica: {path: rep}}, {path: b.db, replica: {path: none}}]\n' >two.yml
 run status -requests -config two.yml && is 0 && err '' && out_has 'put/day' && out_has 'estimate' &&
-    out_has 'no database  -           -         0        10          24h0m0s' &&
-    out_has 'no database  -           -         0        10          -'
+    out_has 'no database  -           -         0        1           24h0m0s' &&
+    out_has 'no database  -           -         0        1           -'
 # 99 more transactions in the last hour.
 new=0000000000000001-0000000000000065.ltx
 mkdir -p rep/ltx/1
 cp rep/ltx/0/$name rep/ltx/1/$new
 touch -d '-30 minutes' rep/ltx/1/$new
-run status -requests -config two.yml app.db && is 0 && out_has '100      10          24h0m0s'
+run status -requests -config two.yml app.db && is 0 && out_has '100      1           24h0m0s'
 rm -f rep/ltx/0/*
 mv rep/ltx/1/$new rep/ltx/0/0000000000000065-0000000000000065.ltx
 cp rep/ltx/0/*65.ltx rep/ltx/0/0000000000000069-0000000000000069.ltx
 touch -d '-1 minute' rep/ltx/0/0000000000000069-0000000000000069.ltx
 run status -requests -json -config two.yml app.db && is 0 && out_has '"estimate": true' &&
-    out_has '"put_per_day": 192' && out_has '"list_per_start": 10' && out_has '"span_s": 1800'
+    out_has '"put_per_day": 192' && out_has '"list_per_start": 1' && out_has '"span_s": 1800'
 printf 'dbs: [{path: app.db, replica: {path: file/x}}]\n' >broken.yml
 run status -requests -config broken.yml && is 0 && err_has 'app.db: no estimate: ' &&
     out_has 'no database  -           -         -        -           -'

@@ -3,10 +3,11 @@
  *
  *   netfault --to PORT [--seed N] [--percent N] [--log FILE]
  *
- * Prints "PORT=<n>" and relays until its parent ends. Each piece of data that passes may (percent)
- * meet one of: a reset of both sides; half of the piece and then the end; the client's piece is
- * delivered and the server's answer is lost; a pause. New connections may be refused. FILE gets the
- * first line of each HTTP request, for counting.
+ * Prints "PORT=<n>" and relays until its parent ends. Each piece of data that passes may (percent
+ * for those that begin a request or an answer, a twentieth of it for others, so that large bodies
+ * pass, too) meet one of: a reset of both sides; half of the piece and then the end; the client's
+ * piece is delivered and the server's answer is lost; a pause. New connections may be refused. FILE
+ * gets the first line of each HTTP request, for counting.
  *
  * Threads: one a connection. The seed decides the faults of each connection, not their timing.
  */
@@ -40,6 +41,8 @@ static FILE *request_log; /* NULL: none */
 static int listen_any(uint16_t *ret_port);
 static void *relay(void *arg);
 static bool pass_piece(struct link *l, bool from_client);
+static uint64_t chance(const char *piece, size_t size);
+static const char *method_of(const char *piece, size_t size);
 static void log_request(const char *piece, size_t size);
 static bool send_all(int fd, const char *data, size_t size);
 static void end_link(struct link *l, bool reset);
@@ -116,7 +119,7 @@ static bool pass_piece(struct link *l, bool from_client)
     ssize_t size = read(from, piece, sizeof piece);
     enum fault fault = PASS;
     if (from_client && size > 0) log_request(piece, (size_t)size);
-    if (size > 0 && rng_percent(&l->rng, percent))
+    if (size > 0 && rng_below(&l->rng, 2000) < chance(piece, (size_t)size))
         fault = (enum fault)rng_between(&l->rng, RESET, FAULT_COUNT - 1);
     if (size <= 0 || (l->lose && !from_client)) {
         end_link(l, l->lose);
@@ -134,15 +137,28 @@ static bool pass_piece(struct link *l, bool from_client)
     return false;
 }
 
+/* Of 2000. */
+static uint64_t chance(const char *piece, size_t size)
+{
+    bool begins = (size > 5 && strncmp(piece, "HTTP/", 5) == 0) || method_of(piece, size) != NULL;
+    return (uint64_t)percent * (begins ? 20 : 1);
+}
+
+static const char *method_of(const char *piece, size_t size)
+{
+    static const char *const methods[] = {"GET ", "PUT ", "POST ", "HEAD ", "DELETE "};
+    for (size_t i = 0; i < sizeof methods / sizeof methods[0]; i++)
+        if (size > strlen(methods[i]) && strncmp(piece, methods[i], strlen(methods[i])) == 0)
+            return methods[i];
+    return NULL;
+}
+
 /* Clients here send nothing before they have the answer, so a request starts a piece. */
 static void log_request(const char *piece, size_t size)
 {
-    static const char *const methods[] = {"GET ", "PUT ", "POST ", "HEAD ", "DELETE "};
     const char *end = memchr(piece, '\r', size);
-    if (request_log == NULL || end == NULL) return;
-    for (size_t i = 0; i < sizeof methods / sizeof methods[0]; i++)
-        if (strncmp(piece, methods[i], strlen(methods[i])) == 0)
-            fprintf(request_log, "%.*s\n", (int)(end - piece), piece);
+    if (request_log != NULL && end != NULL && method_of(piece, size) != NULL)
+        fprintf(request_log, "%.*s\n", (int)(end - piece), piece);
 }
 
 static bool send_all(int fd, const char *data, size_t size)

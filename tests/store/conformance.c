@@ -585,13 +585,14 @@ static void test_overwrite_is_atomic(void **state)
 
 struct tripwire {
     atomic_bool cancel;
-    unsigned calls, trip_at; /* at this call: cancel, or fail with rc */
+    atomic_uint calls; /* bodies may be read by several threads */
+    unsigned trip_at;  /* at this call: cancel, or fail with rc */
     enum rc rc;
 };
 
 static enum rc trip(struct tripwire *t, struct err *e)
 {
-    if (++t->calls != t->trip_at) return RC_OK;
+    if (atomic_fetch_add(&t->calls, 1) + 1 != t->trip_at) return RC_OK;
     if (t->rc != RC_OK) return err_set(e, t->rc, "tripped");
     atomic_store(&t->cancel, true);
     return RC_OK;

@@ -721,6 +721,29 @@ static void test_figures(void **state)
     clean(url);
 }
 
+static enum rc count_name(void *ctx, const char *name, struct err *e)
+{
+    (void)name, (void)e;
+    ++*(unsigned *)ctx;
+    return RC_OK;
+}
+
+/* Runs last: every connection was closed by somebody, and only once. */
+static unsigned fds_at_start;
+
+static unsigned fd_count(void)
+{
+    unsigned count = 0;
+    ok(os_list("/proc/self/fd", count_name, &count, &err));
+    return count;
+}
+
+static void test_descriptors(void **state)
+{
+    (void)state;
+    assert_int_equal(fd_count(), fds_at_start);
+}
+
 static void make_home(void)
 {
     char path[PATH_SIZE];
@@ -750,11 +773,13 @@ int main(void)
         cmocka_unit_test(test_plain_server),
         cmocka_unit_test(test_nested_calls),
         cmocka_unit_test(test_figures),
+        cmocka_unit_test(test_descriptors),
     };
     snprintf(dir, sizeof dir, "/tmp/sluice-sftp-%d", (int)getpid());
     int status = server("start");
     if (status == 0) {
         make_home();
+        fds_at_start = fd_count();
         status = conformance_run(&row);
         status += cmocka_run_group_tests(tests, NULL, NULL);
         if (server("stop") != 0) status++;

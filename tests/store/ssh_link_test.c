@@ -65,7 +65,7 @@ static void auth(struct server *s, ssh_session session, ssh_message m)
     ssh_message_auth_set_methods(m, questions ? SSH_AUTH_METHOD_INTERACTIVE
                                               : SSH_AUTH_METHOD_PASSWORD);
     if (s->mode == DROP_AT_LOG_IN) {
-        ssh_disconnect(session);
+        shutdown(ssh_get_fd(session), SHUT_RDWR);
     } else if (s->mode == BY_NONE) {
         ssh_message_auth_reply_success(m, 0);
     } else if (kind == SSH_AUTH_METHOD_PASSWORD && s->mode == BY_PASSWORD) {
@@ -99,7 +99,8 @@ static void serve_ssh(struct server *s, int fd)
     assert_int_equal(ssh_bind_options_set(b, SSH_BIND_OPTIONS_IMPORT_KEY, key), SSH_OK);
     if (ssh_bind_accept_fd(b, session, fd) == SSH_OK &&
         ssh_handle_key_exchange(session) == SSH_OK) {
-        for (int i = 0; i < ROUNDS_MAX && (m = ssh_message_get(session)) != NULL; i++) {
+        for (int i = 0; i < ROUNDS_MAX && ssh_is_connected(session); i++) {
+            if ((m = ssh_message_get(session)) == NULL) break;
             if (ssh_message_type(m) == SSH_REQUEST_AUTH)
                 auth(s, session, m);
             else if (ssh_message_type(m) == SSH_REQUEST_CHANNEL_OPEN)
