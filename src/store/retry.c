@@ -148,7 +148,7 @@ static bool may_repeat(struct run *r, enum rc rc, const struct retry_hint *hint,
     if (bound > RETRY_MAX_MS) bound = RETRY_MAX_MS;
     /* What the service asks for comes on top of chance, so that not all are back at one moment. */
     int64_t after_ms = hint->after_ms < AFTER_MAX_MS ? hint->after_ms : AFTER_MAX_MS;
-    *ret_ms = (int64_t)(os_random() % (bound + 1)) + (after_ms > 0 ? after_ms : 0);
+    *ret_ms = (int64_t)(bound / 2 + os_random() % (bound / 2 + 1)) + (after_ms > 0 ? after_ms : 0);
     if (deadline_ms != 0 && os_mono_ms() + *ret_ms >= deadline_ms) return false;
     return pay(r->p);
 }

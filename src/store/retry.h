@@ -1,5 +1,5 @@
 /*
- * retry.h -- trying again, in one place: exponential back-off with full jitter, a budget of
+ * retry.h -- trying again, in one place: exponential back-off with jitter, a budget of
  * retries, fewer requests at a time for a service that asks to slow down, deadlines and
  * cancellation.
  *
@@ -20,7 +20,7 @@
 #include "store/store.h"
 
 #define RETRY_TRIES   8
-#define RETRY_BASE_MS 100   /* the first pause is random in [0, this], each next bound doubles */
+#define RETRY_BASE_MS 100   /* the first pause is half of it and some chance, each next doubles */
 #define RETRY_MAX_MS  20000 /* bound of one pause; a longer Retry-After is honoured up to 5 min */
 #define RETRY_SLOTS   64    /* tries under way at one service, at most */
 #define RETRY_BUDGET  500
