@@ -4,7 +4,7 @@
 #   debug    gcc, all tests: units, sweeps, crash rounds, hostile scenes, interoperation
 #   asan     clang with AddressSanitizer and UBSan, all tests, fewer crash rounds
 #   tsan     clang with ThreadSanitizer, quick tests and some crash rounds
-#   system   gcc with the system's SQLite instead of the bundled one, quick tests
+#   system   gcc -O2 with the system's SQLite instead of the bundled one, quick tests
 #
 # Without arguments all four, in this order; `quick` is the quick tests of debug alone. What is
 # missing on a Debian machine is installed first. The last line counts tests over all stages.

@@ -67,6 +67,11 @@ void mem_freep(void *pointer_to_pointer)
     *p = NULL;
 }
 
+void mem_wipe(void *p, size_t size)
+{
+    explicit_bzero(p, size);
+}
+
 enum rc err_mem(struct err *err, const char *what)
 {
     return err_set(err, RC_NO_MEM, "out of memory for %s", what);

@@ -20,6 +20,8 @@ void mem_free(void *p); /* NULL is fine */
 /* For CLEANUP: frees what the local pointer points at. */
 void mem_freep(void *pointer_to_pointer);
 
+void mem_wipe(void *p, size_t size); /* zero, also when nobody reads it again: secrets */
+
 /* RC_NO_MEM with a text that names the thing. */
 enum rc err_mem(struct err *err, const char *what);
 /* Give free memory back to the system. Takes some milliseconds. */

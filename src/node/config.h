@@ -116,6 +116,11 @@ void config_replica_fini(struct config_replica *r);
 MUST_CHECK enum rc config_replica_open(const struct config_replica *r, struct store **ret_store,
                                        struct err *err);
 
+/* The service that a replica talks to: replicas with the same name share its limits. Not for people;
+ * it may hold secrets. */
+#define CONFIG_SERVICE_MAX 512
+void config_replica_service(const struct config_replica *r, char ret_name[CONFIG_SERVICE_MAX]);
+
 /* The entry with this path (as the user wrote it). Only `path:` entries are looked at.
  * Fails: RC_NOT_FOUND "database not found in config: P"; RC_INVALID. */
 MUST_CHECK enum rc config_find_db(const struct config *cfg, const char *path,

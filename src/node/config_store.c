@@ -28,6 +28,22 @@ enum rc config_replica_open(const struct config_replica *r, struct store **ret_s
     return store_open_conf(&conf, ret_store, err);
 }
 
+/* The URL less its path, and the settings that name a server. */
+void config_replica_service(const struct config_replica *r, char ret_name[CONFIG_SERVICE_MAX])
+{
+    static const char *const keys[] = {"endpoint", "region", "host", "webdav-url", "account-name"};
+    const char *host = strstr(r->url, "://");
+    host = host == NULL || strcmp(r->type, "file") == 0 ? "" : host + 3;
+    const char *query = strchr(host, '?');
+    int used = snprintf(ret_name, CONFIG_SERVICE_MAX, "%s %.*s%s", r->type,
+                        (int)strcspn(host, "/?"), host, query == NULL ? "" : query);
+    for (size_t i = 0; i < r->pair_count; i++)
+        for (size_t k = 0; k < sizeof keys / sizeof keys[0]; k++)
+            if (strcmp(r->pairs[i].key, keys[k]) == 0 && used < CONFIG_SERVICE_MAX)
+                used += snprintf(ret_name + used, CONFIG_SERVICE_MAX - (size_t)used, " %s=%s",
+                                 keys[k], r->pairs[i].value);
+}
+
 /* One of the words of "s3 oss"? */
 static bool names_type(const char *types, const char *type)
 {

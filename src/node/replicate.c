@@ -22,22 +22,41 @@
 #include "node/metrics.h"
 #include "node/task.h"
 
-#define UPLOAD_THREADS_MAX 16
+#define UPLOAD_THREADS_MAX 16     /* of one service */
+#define FINAL_THREADS      4      /* of one service, at the end */
+#define SERVICES_MAX       16     /* those that are more share threads with others */
 #define LAST_ATTEMPT_MS    120000 /* limit of a single attempt, when there is only one */
 #define HURRY_LOOK_MS      20
+
+/* What one service is asked for has threads of its own: when it hangs, the others do not wait. */
+struct service {
+    struct node *n;
+    char *name;
+    size_t db_count;
+    struct sched *upload;
+    pthread_t final;
+    bool final_runs;
+};
 
 struct node {
     const struct config *cfg;
     const struct node_opts *opts;
     struct task **tasks;
     size_t task_count;
-    struct task_pools pools;
+    struct service services[SERVICES_MAX];
+    size_t service_count;
+    unsigned char *service_of; /* by index of the database */
+    struct task_pools pools;   /* less `upload` */
     struct sched_job trim_job;
     struct metrics *metrics; /* NULL: no addr */
     pid_t child;             /* 0: none */
     atomic_bool hurry;       /* stop waiting for the store */
     int64_t end_ms;          /* of the shutdown */
     atomic_bool ended;
+
+    pthread_mutex_t lock;
+    size_t failed;         /* [lock] databases whose final sync failed */
+    struct err first_fail; /* [lock] */
 };
 
 static enum rc open_tasks(struct node *n, struct err *err);
@@ -47,6 +66,7 @@ static enum rc metrics_page(void *ctx, struct buf *out, struct err *err);
 static enum rc restore_missing(const struct config_db *db, struct err *err);
 static enum rc run_once(struct node *n, struct err *err);
 static enum rc run_until_signal(struct node *n, const sigset_t *set, struct err *err);
+static enum rc find_services(struct node *n, struct err *err);
 static enum rc start_pools(struct node *n, struct err *err);
 static void stop_pools(struct node *n);
 static enum rc wait_for_end(struct node *n, const sigset_t *set, struct err *err);
@@ -54,6 +74,8 @@ static enum rc reap_child(struct node *n, struct err *err);
 static enum rc shut_down(struct node *n, struct err *err);
 static void *watch_shutdown(void *arg);
 static enum rc final_sync(struct node *n, struct err *err);
+static void *final_sync_service(void *arg);
+static enum rc final_sync_nth(void *ctx, uint64_t i, struct err *err);
 static enum rc final_sync_one(struct node *n, struct task *t, struct batch_scratch *s,
                               struct err *err);
 static enum rc new_scratch(void **ret_worker, struct err *err);
@@ -61,7 +83,7 @@ static void free_scratch(void *worker);
 
 enum rc node_replicate(const struct config *cfg, const struct node_opts *opts, struct err *err)
 {
-    struct node n = {.cfg = cfg, .opts = opts};
+    struct node n = {.cfg = cfg, .opts = opts, .lock = PTHREAD_MUTEX_INITIALIZER};
     sigset_t set, old;
     sigemptyset(&set);
     sigaddset(&set, SIGINT);
@@ -88,7 +110,9 @@ static enum rc open_tasks(struct node *n, struct err *err)
         const struct config_db *db = &n->cfg->dbs[i];
         if (n->opts->restore_if_missing || db->restore_if_db_not_exists)
             TRY(restore_missing(db, err));
-        TRY(task_new(n->cfg, db, n->opts->once ? NULL : &n->pools, &n->tasks[i], err));
+        struct task_pools pools = n->pools;
+        if (!n->opts->once) pools.upload = n->services[n->service_of[i]].upload;
+        TRY(task_new(n->cfg, db, n->opts->once ? NULL : &pools, &n->tasks[i], err));
         n->task_count = i + 1;
     }
     return RC_OK;
@@ -101,7 +125,9 @@ static void close_tasks(struct node *n)
     log_counts(n);
     for (size_t i = 0; i < n->task_count; i++)
         task_free(n->tasks[i]);
-    bell_free(n->pools.bell);
+    for (size_t i = 0; i < n->service_count; i++)
+        mem_free(n->services[i].name);
+    mem_free(n->service_of);
     mem_free(n->tasks);
 }
 
@@ -196,16 +222,45 @@ static int64_t run_trim(struct sched_job *job, void *worker)
     return SCHED_NEVER;
 }
 
+/* Who talks to whom. */
+static enum rc find_services(struct node *n, struct err *err)
+{
+    char name[CONFIG_SERVICE_MAX];
+    n->service_of = mem_calloc(n->cfg->db_count, sizeof *n->service_of);
+    if (n->service_of == NULL) return err_mem(err, "the databases");
+    for (size_t i = 0; i < n->cfg->db_count; i++) {
+        config_replica_service(&n->cfg->dbs[i].replica, name);
+        size_t at = 0;
+        while (at < n->service_count && strcmp(n->services[at].name, name) != 0)
+            at++;
+        if (at == SERVICES_MAX) {
+            at = i % SERVICES_MAX;
+        } else if (at == n->service_count) {
+            struct service *s = &n->services[at];
+            *s = (struct service){.n = n, .name = mem_strdup(name)};
+            if (s->name == NULL) return err_mem(err, "the services");
+            n->service_count++;
+        }
+        n->services[at].db_count++;
+        n->service_of[i] = (unsigned char)at;
+    }
+    return RC_OK;
+}
+
 static enum rc start_pools(struct node *n, struct err *err)
 {
-    size_t uploads = n->cfg->db_count < UPLOAD_THREADS_MAX ? n->cfg->db_count : UPLOAD_THREADS_MAX;
     size_t captures = (size_t)os_cpu_count();
     if (captures > n->cfg->db_count) captures = n->cfg->db_count;
     n->trim_job.run = run_trim;
     n->pools.trim = &n->trim_job;
     n->pools.cancel = &n->hurry;
     TRY(bell_new(task_ring, &n->pools.bell, err));
-    TRY(sched_new("upload", (unsigned)uploads, NULL, NULL, &n->pools.upload, err));
+    TRY(find_services(n, err));
+    for (size_t i = 0; i < n->service_count; i++) {
+        struct service *s = &n->services[i];
+        size_t threads = s->db_count < UPLOAD_THREADS_MAX ? s->db_count : UPLOAD_THREADS_MAX;
+        TRY(sched_new("upload", (unsigned)threads, NULL, NULL, &s->upload, err));
+    }
     return sched_new("capture", (unsigned)captures, new_scratch, free_scratch, &n->pools.capture,
                      err);
 }
@@ -214,10 +269,14 @@ static enum rc start_pools(struct node *n, struct err *err)
 static void stop_pools(struct node *n)
 {
     if (n->pools.capture != NULL) sched_stop(n->pools.capture);
-    if (n->pools.upload != NULL) sched_stop(n->pools.upload);
+    for (size_t i = 0; i < n->service_count; i++)
+        if (n->services[i].upload != NULL) sched_stop(n->services[i].upload);
     bell_free(n->pools.bell);
     sched_free(n->pools.capture);
-    sched_free(n->pools.upload);
+    for (size_t i = 0; i < n->service_count; i++) {
+        sched_free(n->services[i].upload);
+        n->services[i].upload = NULL;
+    }
     n->pools = (struct task_pools){0};
 }
 
@@ -286,22 +345,49 @@ static void *watch_shutdown(void *arg)
     return NULL;
 }
 
+/* All services at once: one that hangs must not use up the time of the others. */
 static enum rc final_sync(struct node *n, struct err *err)
 {
-    void *scratch = NULL;
-    size_t failed = 0;
-    struct err first = {0};
-    TRY(new_scratch(&scratch, err));
-    for (size_t i = 0; i < n->task_count; i++) {
-        struct err one;
-        if (final_sync_one(n, n->tasks[i], scratch, &one) == RC_OK) continue;
-        log_error("final sync failed", "db", task_path(n->tasks[i]), "error", one.text);
-        if (failed++ == 0) first = one;
+    for (size_t i = 0; i < n->service_count; i++) {
+        struct service *s = &n->services[i];
+        struct err ignored; /* then one after the other */
+        s->final_runs = i + 1 < n->service_count &&
+                        thr_start(&s->final, "final", final_sync_service, s, &ignored) == RC_OK;
     }
-    free_scratch(scratch);
-    if (failed == 0) return RC_OK;
-    *err = first;
-    return err_wrap(err, "final sync failed for %zu of %zu databases", failed, n->task_count);
+    for (size_t i = 0; i < n->service_count; i++)
+        if (!n->services[i].final_runs) final_sync_service(&n->services[i]);
+    for (size_t i = 0; i < n->service_count; i++)
+        if (n->services[i].final_runs) pthread_join(n->services[i].final, NULL);
+    if (n->failed == 0) return RC_OK;
+    *err = n->first_fail;
+    return err_wrap(err, "final sync failed for %zu of %zu databases", n->failed, n->task_count);
+}
+
+static void *final_sync_service(void *arg)
+{
+    struct service *s = arg;
+    struct err ignored; /* final_sync_nth keeps its failures in the node, and never fails */
+    if (thr_each(FINAL_THREADS, s->n->task_count, final_sync_nth, s, &ignored) != RC_OK)
+        log_error("final sync", "error", ignored.text);
+    return NULL;
+}
+
+/* The nth database, if it is of this service. */
+static enum rc final_sync_nth(void *ctx, uint64_t i, struct err *err)
+{
+    struct service *s = ctx;
+    struct node *n = s->n;
+    void *scratch = NULL;
+    if (&n->services[n->service_of[i]] != s) return RC_OK;
+    enum rc rc = new_scratch(&scratch, err);
+    if (rc == RC_OK) rc = final_sync_one(n, n->tasks[i], scratch, err);
+    if (scratch != NULL) free_scratch(scratch);
+    if (rc == RC_OK) return RC_OK;
+    log_error("final sync failed", "db", task_path(n->tasks[i]), "error", err->text);
+    thr_lock(&n->lock);
+    if (n->failed++ == 0) n->first_fail = *err;
+    thr_unlock(&n->lock);
+    return RC_OK;
 }
 
 static enum rc final_sync_one(struct node *n, struct task *t, struct batch_scratch *s,

@@ -8,7 +8,8 @@
 #include "log/plan.h"
 
 #define BACKOFF_MIN_MS   1000
-#define BACKOFF_MAX_MS   300000
+#define BACKOFF_MAX_MS   30000  /* so soon after a store is back, all of it goes on */
+#define FENCED_MAX_MS    300000 /* between two looks whether the other writer's log is gone */
 #define LOG_EVERY_MS     30000
 #define SETTLE_MS        5      /* from the first write of a transaction to a look at the WAL */
 #define LINGER_MS        600000 /* so long a commit may take from its last write to its end */
@@ -18,10 +19,17 @@
 #define SLEEP_PAGES_MAX  2048   /* waking up means to compare all of it: some milliseconds */
 #define TRIM_AFTER_MS    2000
 #define STORE_TIMEOUT_MS 120000
+#define LONG_AGO_MS      300000 /* no interval that begins there holds up the first time */
 
 struct failures { /* a run of failures is logged once, then at most every LOG_EVERY_MS */
     uint32_t count;
     int64_t since_ms, logged_ms, backoff_ms;
+};
+
+struct remote { /* the newest that the store has */
+    uint64_t txid;
+    struct ltx_header h;
+    bool broken; /* but it cannot be restored */
 };
 
 struct task {
@@ -42,15 +50,17 @@ struct task {
     bool asleep;    /* let go of, until the bell rings */
     int64_t cut_ms, checkpoint_ms;
     int wal_watch, gone_watch, folder_watch;
-    struct failures capture_fails, place_fails;
-    int64_t place_ms; /* not before: look for the place in the log */
-    int64_t news_ms;  /* when a capture last found something */
+    struct failures capture_fails;
+    bool asked;      /* the upload job was told to look at the log */
+    int64_t news_ms; /* when a capture last found something */
 
     /* upload job only */
     struct sched_job upload_job;
-    struct failures upload_fails;
+    struct failures upload_fails, look_fails;
+    struct remote remote; /* once `looked` is set the capture job's */
 
     /* both */
+    atomic_bool looked;                /* at the log; `remote` is filled in */
     atomic_bool placed;                /* the place in the log is known; no upload before */
     _Atomic uint64_t staged, uploaded; /* newest TXID here, newest in the store */
     atomic_bool snapshot;              /* a whole image waits, too */
@@ -63,10 +73,10 @@ static enum rc check_folder(const char *path, struct err *err);
 static int64_t run_capture(struct sched_job *job, void *worker);
 static int64_t run_upload(struct sched_job *job, void *worker);
 static void announce(struct task *t);
-static enum rc find_place(struct task *t, const struct call *c, struct err *err);
+static void ask_for_place(struct task *t);
+static enum rc look(struct task *t, const struct call *c, struct err *err);
+static enum rc take_place(struct task *t, struct err *err);
 static enum rc check_chain(const struct log_files *files, bool *ret_broken, struct err *err);
-static enum rc newest_remote(struct task *t, const struct call *c, uint64_t *ret_txid,
-                             struct ltx_header *ret_h, bool *ret_broken, struct err *err);
 static const struct log_file *newest_below(const struct log_files *files, uint32_t level);
 static bool staged_here(struct task *t, uint64_t txid, const struct ltx_header *remote);
 static enum rc known_here(struct task *t, uint64_t txid, const struct ltx_header *remote,
@@ -98,7 +108,7 @@ enum rc task_new(const struct config *cfg, const struct config_db *db,
     t->interval_ms = db->replica.sync_interval_ms;
     t->poll_ms = db->monitor_interval_ms > 0 ? db->monitor_interval_ms : t->interval_ms;
     t->sleep_after_ms = t->pools.sleep_after_ms > 0 ? t->pools.sleep_after_ms : SLEEP_AFTER_MS;
-    t->cut_ms = t->checkpoint_ms = os_mono_ms() - BACKOFF_MAX_MS;
+    t->cut_ms = t->checkpoint_ms = os_mono_ms() - LONG_AGO_MS;
     t->wal_watch = t->gone_watch = t->folder_watch = BELL_NONE;
     int64_t truncate = db->truncate_page_n == 0 ? 121359 : db->truncate_page_n;
     t->capture_opts = (struct capture_opts){
@@ -177,7 +187,10 @@ enum rc task_once(struct task *t, struct batch_scratch *s, const struct call *c,
 {
     t->pooled = false;
     if (t->asleep && !atomic_load(&t->rung) && !snapshot) return upload_all(t, c, err);
-    if (!atomic_load(&t->placed)) TRY(find_place(t, c, err));
+    if (!atomic_load(&t->placed)) {
+        if (!atomic_load(&t->looked)) TRY(look(t, c, err));
+        TRY(take_place(t, err));
+    }
     if (snapshot) capture_want_snapshot(t->cap);
     enum rc rc = capture_all(t, s, err);
     if (rc == RC_REPLACED) rc = capture_all(t, s, err); /* opens the new file */
@@ -194,17 +207,16 @@ enum rc task_once(struct task *t, struct batch_scratch *s, const struct call *c,
 static int64_t run_capture(struct sched_job *job, void *worker)
 {
     struct task *t = (struct task *)((char *)job - offsetof(struct task, capture_job));
-    struct call c = {.cancel = t->pools.cancel, .deadline_ms = os_mono_ms() + STORE_TIMEOUT_MS};
     struct err err;
     int64_t now = os_mono_ms();
-    if (!atomic_load(&t->placed) && now >= t->place_ms) {
-        if (find_place(t, &c, &err) == RC_OK)
-            note_success(&t->place_fails, t, "find the place in the log");
-        else
-            t->place_ms = note_failure(&t->place_fails, t, "find the place in the log", &err);
+    if (!atomic_load(&t->placed)) {
+        if (!atomic_load(&t->looked))
+            ask_for_place(t);
+        else if (take_place(t, &err) != RC_OK)
+            return capture_failed(t, &err);
     }
     /* Without any position nothing can be numbered; with one, capture goes on meanwhile. */
-    if (!atomic_load(&t->placed) && atomic_load(&t->staged) == 0) return t->place_ms;
+    if (!atomic_load(&t->placed) && atomic_load(&t->staged) == 0) return SCHED_NEVER;
     uint32_t early = EARLY_FACTOR * t->capture_opts.checkpoint_pages;
     bool long_wal = capture_pending(t->cap) >= early;
     bool behind = atomic_load(&t->staged) > atomic_load(&t->uploaded);
@@ -259,6 +271,8 @@ static enum rc note_staged(struct task *t, const struct capture_result *res, str
     if (res->txid < atomic_load(&t->staged)) {
         /* A local state that was damaged under our hands counts from the start again. */
         atomic_store(&t->placed, false);
+        atomic_store(&t->looked, false);
+        t->asked = false;
         atomic_store(&t->staged, res->txid);
         return err_set(err, RC_BUSY,
                        "the local state was started anew; looking for the place in "
@@ -317,7 +331,7 @@ static int64_t rest(struct task *t, int64_t now)
     if (now < t->cut_ms + t->sleep_after_ms) return t->cut_ms + t->sleep_after_ms;
     if (capture_sleep(t->cap, SLEEP_PAGES_MAX, &t->asleep, &err) != RC_OK)
         log_debug("cannot rest", "db", t->db->path, "error", err.text);
-    if (t->asleep) wake(t->pools.upload, t->pools.trim, now + TRIM_AFTER_MS);
+    if (t->asleep) wake(t->pools.capture, t->pools.trim, now + TRIM_AFTER_MS);
     return SCHED_NEVER;
 }
 
@@ -350,16 +364,25 @@ static int64_t watch_absent(struct task *t)
  * The store says what exists; the local state says what we know. If the newest transaction in the
  * store is one that we made (same digest), go on from there. If it is unknown, somebody else made
  * it, or our state is lost: the next batch follows it and holds the whole database.
+ *
+ * Only the upload job looks at the store: a store that hangs must not keep the few threads of the
+ * capture pool from the databases of another one. Then the capture job draws the conclusion.
  */
-static enum rc find_place(struct task *t, const struct call *c, struct err *err)
+static void ask_for_place(struct task *t)
 {
-    struct ltx_header h;
-    uint64_t remote, first, last;
-    bool known, broken;
-    TRY(newest_remote(t, c, &remote, &h, &broken, err));
+    if (t->asked) return;
+    t->asked = true;
+    wake(t->pools.upload, &t->upload_job, os_mono_ms());
+}
+
+static enum rc take_place(struct task *t, struct err *err)
+{
+    uint64_t first, last, remote = t->remote.txid;
+    const struct ltx_header *h = &t->remote.h;
+    bool known;
     struct state *st = capture_state(t->cap);
     uint64_t local = state_pos(st)->txid;
-    TRY(known_here(t, remote, &h, &known, err));
+    TRY(known_here(t, remote, h, &known, err));
     TRY(state_staged_range(st, &first, &last, err));
     bool bridged = remote == local || (first != 0 && first <= remote + 1 && last == local);
     if (!known || !bridged) {
@@ -367,11 +390,11 @@ static enum rc find_place(struct task *t, const struct call *c, struct err *err)
             log_warn("local state and replica do not fit together, uploading the whole database",
                      "db", t->db->path);
         TRY(capture_restart_at(t->cap, remote, err));
-        capture_log_page_size(t->cap, h.page_size);
-        if (h.has_digest) capture_expect(t->cap, h.digest, h.timestamp_ms);
+        capture_log_page_size(t->cap, h->page_size);
+        if (h->has_digest) capture_expect(t->cap, h->digest, h->timestamp_ms);
         local = remote;
     }
-    if (broken) {
+    if (t->remote.broken) {
         log_warn("files are missing in the replica, uploading a whole image so that it can be "
                  "restored again",
                  "db", t->db->path);
@@ -415,25 +438,27 @@ static enum rc check_chain(const struct log_files *files, bool *ret_broken, stru
     return *ret_broken ? RC_OK : rc;
 }
 
-static enum rc newest_remote(struct task *t, const struct call *c, uint64_t *ret_txid,
-                             struct ltx_header *ret_h, bool *ret_broken, struct err *err)
+static enum rc look(struct task *t, const struct call *c, struct err *err)
 {
     CLEANUP(log_files_fini) struct log_files files = {0};
     char key[STORE_KEY_MAX + 1];
     uint8_t raw[LTX_HEADER_SIZE];
+    struct remote r = {0};
     TRY(log_list_all(&t->log, c, &files, err));
-    TRY(check_chain(&files, ret_broken, err));
+    TRY(check_chain(&files, &r.broken, err));
     const struct log_file *f = newest_below(&files, LOG_LEVEL_COUNT);
     while (f != NULL) {
         log_key(&t->log, f->level, f->txid_min, f->txid_max, key);
         TRY(store_read(t->store, c, key, 0, raw, sizeof raw, err));
-        TRY(ltx_header_get(raw, ret_h, err));
-        *ret_txid = f->txid_max;
-        if (f->level != LOG_LEVEL_SNAPSHOT || !staged_here(t, f->txid_max, ret_h)) break;
+        TRY(ltx_header_get(raw, &r.h, err));
+        r.txid = f->txid_max;
+        if (f->level != LOG_LEVEL_SNAPSHOT || !staged_here(t, f->txid_max, &r.h)) break;
         f = newest_below(&files, LOG_LEVEL_SNAPSHOT); /* our image, whose batch comes next */
     }
-    if (f == NULL) *ret_txid = 0, *ret_h = (struct ltx_header){0};
-    if (f == NULL || f->level != 0) ret_h->has_digest = false; /* 0 was emptied: known to nobody */
+    if (f == NULL) r = (struct remote){.broken = r.broken};
+    if (f == NULL || f->level != 0) r.h.has_digest = false; /* 0 was emptied: known to nobody */
+    t->remote = r;
+    atomic_store(&t->looked, true);
     return RC_OK;
 }
 
@@ -483,7 +508,15 @@ static int64_t run_upload(struct sched_job *job, void *worker)
     struct call c = {.cancel = t->pools.cancel, .deadline_ms = os_mono_ms() + STORE_TIMEOUT_MS};
     struct err err;
     (void)worker;
-    if (!atomic_load(&t->placed)) return SCHED_NEVER; /* find_place wakes this job */
+    if (!atomic_load(&t->placed)) { /* take_place wakes this job */
+        const char *what = "find the place in the log";
+        if (!atomic_load(&t->looked)) {
+            if (look(t, &c, &err) != RC_OK) return note_failure(&t->look_fails, t, what, &err);
+            note_success(&t->look_fails, t, what);
+        }
+        wake(t->pools.capture, &t->capture_job, os_mono_ms());
+        return SCHED_NEVER;
+    }
     if (upload_all(t, &c, &err) != RC_OK) return note_failure(&t->upload_fails, t, "upload", &err);
     note_success(&t->upload_fails, t, "upload");
     if (atomic_exchange(&t->waiting, false)) wake(t->pools.capture, &t->capture_job, os_mono_ms());
@@ -572,8 +605,9 @@ static int64_t note_failure(struct failures *f, const struct task *t, const char
     int64_t now = os_mono_ms();
     char count[16];
     if (f->count++ == 0) f->since_ms = now;
+    int64_t most_ms = err->rc == RC_FENCED ? FENCED_MAX_MS : BACKOFF_MAX_MS;
     f->backoff_ms = f->backoff_ms == 0 ? BACKOFF_MIN_MS : f->backoff_ms * 2;
-    if (f->backoff_ms > BACKOFF_MAX_MS) f->backoff_ms = BACKOFF_MAX_MS;
+    if (f->backoff_ms > most_ms) f->backoff_ms = most_ms;
     if (f->count == 1 || now - f->logged_ms >= LOG_EVERY_MS) {
         snprintf(count, sizeof count, "%" PRIu32, f->count);
         log_error(what, "db", t->db->path, "failures", count, "error", err->text);

@@ -4,7 +4,7 @@
  *
  *   bell --> capture job (few threads, CPU) --staged batch--> upload job (more threads, waiting)
  *                ^                                                 |
- *                +---------- the store has caught up --------------+
+ *                +--- the store was looked at, or has caught up ----+
  *
  * A batch is cut when the store has the one before, at most once an interval: one TXID, one upload.
  * Only a WAL that grows long meanwhile is cut earlier, so that it can be checkpointed.
@@ -23,7 +23,7 @@
 struct task_pools {
     struct sched *capture, *upload;
     struct bell *bell;
-    struct sched_job *trim; /* gives memory back after databases went to sleep; by upload's pool */
+    struct sched_job *trim; /* gives memory back after databases went to sleep; by capture's pool */
     const atomic_bool *cancel; /* true: give up calls to the store; NULL: never */
     int64_t sleep_after_ms;    /* idle so long: let go of a small database; 0: 10 s */
 };

@@ -96,7 +96,7 @@ void aws_creds_close(struct aws_creds *a)
     if (!last) return;
     pthread_cond_destroy(&a->done);
     pthread_mutex_destroy(&a->lock);
-    explicit_bzero(a, sizeof *a);
+    mem_wipe(a, sizeof *a);
     mem_free(a);
 }
 
@@ -182,7 +182,7 @@ enum rc aws_keys_check(const struct aws_keys *keys, struct err *err)
 
 void aws_keys_wipe(struct aws_keys *keys)
 {
-    explicit_bzero(keys, sizeof *keys);
+    mem_wipe(keys, sizeof *keys);
 }
 
 enum rc aws_from_env(struct aws_search *s, struct aws_keys *ret, bool *ret_found, struct err *err)

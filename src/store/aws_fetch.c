@@ -553,12 +553,12 @@ static enum rc origin_put(const struct url *u, char out[URL_MAX], struct err *er
 /* For CLEANUP of what holds secrets. */
 static void wiped(struct buf *b)
 {
-    if (b->data != NULL) explicit_bzero(b->data, b->cap);
+    if (b->data != NULL) mem_wipe(b->data, b->cap);
     buf_fini(b);
 }
 
 static void resp_wiped(struct http_resp *resp)
 {
-    if (resp->text.data != NULL) explicit_bzero(resp->text.data, resp->text.cap);
+    if (resp->text.data != NULL) mem_wipe(resp->text.data, resp->text.cap);
     http_resp_fini(resp);
 }

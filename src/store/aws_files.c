@@ -143,7 +143,7 @@ static enum rc load(const char *name, struct profile **ret, struct err *err)
 
 static void profile_freep(struct profile **p)
 {
-    if (*p != NULL) explicit_bzero(*p, sizeof **p);
+    if (*p != NULL) mem_wipe(*p, sizeof **p);
     mem_free(*p);
 }
 
@@ -175,7 +175,7 @@ static enum rc read_file(struct profile *p, bool is_config, struct err *err)
                                                    : line_bad(&r, "a zero byte", err);
         line = stop + 1;
     }
-    explicit_bzero(text.data, size);
+    mem_wipe(text.data, size);
     return rc;
 }
 
@@ -372,6 +372,6 @@ static enum rc run_process(struct aws_search *s, const struct profile *p, struct
         err->rc = err->rc == RC_NO_MEM ? RC_NO_MEM : RC_INVALID;
         rc = err_wrap(err, "%s", name);
     }
-    if (out.size > 0) explicit_bzero(out.data, out.size);
+    if (out.size > 0) mem_wipe(out.data, out.size);
     return rc;
 }

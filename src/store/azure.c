@@ -39,6 +39,7 @@
 #define ROOT_MAX      (NAME_MAX_ - 1 - STORE_KEY_MAX)
 #define PAGE_SIZE     2000 /* blobs in one answer of a listing, each about 1 KB of XML */
 #define PAGE_TEXT_MAX (16u << 20)
+#define EMPTY_MAX     1000   /* pages in a row without an object that say that there is more */
 #define SKEW_MS       300000 /* clocks this far apart are worth a word */
 #define TIME_NAME     "litestreamtimestamp"
 #define BLOCK_ID_SIZE 89 /* with the terminating 0 */
@@ -86,7 +87,9 @@ struct page {
     const char *after;
     struct store_obj obj;                          /* being read */
     int64_t timestamp_ms, created_ms, modified_ms; /* -1: none */
-    bool skip;                    /* not an object of ours: a folder, a name that cannot be a key */
+    bool skip; /* not an object of ours: a folder, a name that cannot be a key */
+    bool has_size, is_listing;
+    unsigned empty;               /* pages in a row without an object */
     char last[STORE_KEY_MAX + 1]; /* the key before */
     char marker[XML_TEXT_MAX + 1];
 };
@@ -151,6 +154,7 @@ static enum rc body_fill(const struct op *op, const struct store_body *body, uin
 static void get_head(void *ctx, const struct http_resp *resp);
 static enum rc list_page(struct op *op, const char *prefix, uint32_t count, struct page *page,
                          struct err *err);
+static void page_next(struct page *page);
 static enum rc list_item(void *ctx, const char *path, const char *text, struct err *err);
 static enum rc list_object(struct page *page, struct err *err);
 static void etag_set(struct store_obj *obj, const char *text);
@@ -257,6 +261,8 @@ static enum rc azure_list(struct store *s, const struct call *c, const char *pre
                          : PAGE_SIZE;
     do {
         if (call_check(c, err) != RC_OK) return err_wrap(err, "list '%s'", prefix);
+        if (page->empty++ == EMPTY_MAX)
+            return err_set(err, RC_CORRUPT, "list '%s': empty pages without end", prefix);
         TRY(list_page(&op, prefix, count, page, err));
     } while (page->marker[0] != '\0');
     return RC_OK;
@@ -905,10 +911,20 @@ static enum rc list_page(struct op *op, const char *prefix, uint32_t count, stru
     req.text_max = PAGE_TEXT_MAX;
     TRY(send_req(op, &req, &resp, err));
     page->marker[0] = '\0';
-    page->skip = false;
+    page_next(page);
+    page->is_listing = false;
+    if (xml_walk(resp.text.data, resp.text.size, list_item, page, err) != RC_OK) return err->rc;
+    if (!page->is_listing)
+        return err_set(err, RC_CORRUPT, "%s: the answer is not a listing", op->what);
+    return RC_OK;
+}
+
+/* Forget the object in hand: another one follows. */
+static void page_next(struct page *page)
+{
     page->obj = (struct store_obj){0};
     page->timestamp_ms = page->created_ms = page->modified_ms = -1;
-    return xml_walk(resp.text.data, resp.text.size, list_item, page, err);
+    page->skip = page->has_size = false;
 }
 
 static enum rc list_item(void *ctx, const char *path, const char *text, struct err *err)
@@ -917,6 +933,7 @@ static enum rc list_item(void *ctx, const char *path, const char *text, struct e
     struct page *page = ctx;
     const struct azure *a = page->op->a;
     struct err ignored;
+    if (strcmp(path, "EnumerationResults") == 0) page->is_listing = true;
     if (strncmp(path, top, sizeof top - 1) != 0) return RC_OK;
     path += sizeof top - 1;
     if (strcmp(path, "NextMarker") == 0) snprintf(page->marker, sizeof page->marker, "%s", text);
@@ -932,7 +949,9 @@ static enum rc list_item(void *ctx, const char *path, const char *text, struct e
     } else if (strcasecmp(path, "/Properties/Etag") == 0) {
         etag_set(&page->obj, text);
     } else if (strcmp(path, "/Properties/Content-Length") == 0) {
-        page->obj.size = strtoull(text, NULL, 10);
+        char *end;
+        page->obj.size = strtoull(text, &end, 10);
+        page->has_size = text[0] >= '0' && text[0] <= '9' && *end == '\0';
     } else if (strcmp(path, "/Properties/Creation-Time") == 0) {
         page->created_ms = date_get(text);
     } else if (strcmp(path, "/Properties/Last-Modified") == 0) {
@@ -957,10 +976,13 @@ static enum rc list_object(struct page *page, struct err *err)
                    : page->created_ms >= 0 ? page->created_ms
                    : page->modified_ms > 0 ? page->modified_ms
                                            : 0;
-    page->obj = (struct store_obj){0};
-    page->timestamp_ms = page->created_ms = page->modified_ms = -1;
-    page->skip = false;
+    bool has_size = page->has_size;
+    page_next(page);
     if (skip) return RC_OK;
+    if (!has_size)
+        return err_set(err, RC_CORRUPT, "%s: the listing does not say how long '%.200s' is",
+                       page->op->what, obj.key);
+    page->empty = 0;
     if (strcmp(obj.key, page->last) <= 0)
         return err_set(err, RC_UNSUPPORTED,
                        "'%s' lists '%s' behind '%s': an account with hierarchical namespace has "

@@ -301,7 +301,7 @@ static bool is_safe(const char *url)
 
 static void wipe(void *secret, size_t size)
 {
-    explicit_bzero(secret, size);
+    mem_wipe(secret, size);
 }
 
 static void wipe_free(char *secret)

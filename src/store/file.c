@@ -26,6 +26,7 @@
 #include "base/mem.h"
 #include "base/os.h"
 #include "store/driver.h"
+#include "store/walk.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -42,7 +43,6 @@
 #define STALE_MS          (24 * 3600 * 1000ll)
 #define SWEPT_COUNT       32
 #define CLOCK_TRIES       1000
-#define NAME_IS_TMP(name) (strncmp(name, STORE_TMP_PREFIX, sizeof STORE_TMP_PREFIX - 1) == 0)
 
 _Static_assert(FOLDER_SIZE + SEGMENT_MAX + 1 < PATH_SIZE, "every path fits");
 
@@ -55,30 +55,9 @@ struct file_store {
 };
 
 /* One listing. */
-struct walk {
-    struct file_store *f;
-    const struct call *c;
-    const char *prefix;
-    const char *after;
-    store_list_fn *fn;
-    void *ctx;
-    struct store_obj obj; /* obj.key: the folder in hand and a '/', then the name in hand */
+struct listing {
+    struct walk walk;
     char path[PATH_SIZE]; /* scratch */
-};
-
-/*
- * One folder of a listing. Names come in byte order, but a folder "a" stands in the order of keys
- * as "a/", so "a-b" comes before what is in it. Such folders wait here until a name comes that is
- * greater. Each waiting one is a longer name that starts with the one below it, so the stack is a
- * name and a list of lengths.
- */
-struct folder {
-    struct walk *w;
-    size_t dir_size; /* of obj.key up to and with the '/' */
-    char waiting[SEGMENT_MAX + 1];
-    uint8_t sizes[SEGMENT_MAX];
-    unsigned waiting_count;
-    bool entered; /* the folder could be read */
 };
 
 struct stale {
@@ -118,10 +97,9 @@ static enum rc publish(const char *tmp, const char *path, bool if_absent, struct
 static enum rc publish_by_link(const char *tmp, const char *path, struct err *err);
 static void sweep_once(struct file_store *f, const char *folder);
 static enum rc sweep_name(void *ctx, const char *name, struct err *err);
-static enum rc walk_folder(struct walk *w, size_t dir_size, struct err *err);
-static enum rc walk_name(void *ctx, const char *name, struct err *err);
-static enum rc walk_waiting(struct folder *d, const char *next, struct err *err);
-static bool wanted(const struct folder *d, const char *name);
+static enum rc list_read(struct walk *w, struct walk_folder *d, const char *key, struct err *err);
+static enum rc list_look(struct walk *w, struct store_obj *obj, enum walk_kind *ret_kind,
+                         struct err *err);
 static int64_t stat_ms(const struct timespec *t);
 
 const struct store_ops store_file_ops = {
@@ -244,17 +222,16 @@ static enum rc file_list(struct store *s, const struct call *c, const char *pref
                          const struct store_list_opts *opts, store_list_fn *fn, void *ctx,
                          struct err *err)
 {
-    struct walk w = {.f = (struct file_store *)s,
-                     .c = c,
-                     .prefix = prefix,
-                     .after = opts->after,
-                     .fn = fn,
-                     .ctx = ctx};
-    const char *slash = strrchr(prefix, '/');
-    size_t dir_size = slash ? (size_t)(slash - prefix) + 1 : 0;
-    memcpy(w.obj.key, prefix, dir_size);
+    struct listing l = {.walk = {.store = s,
+                                 .c = c,
+                                 .prefix = prefix,
+                                 .after = opts->after,
+                                 .fn = fn,
+                                 .ctx = ctx,
+                                 .read = list_read,
+                                 .look = list_look}};
     store_count(s, STORE_OP_LIST, true, 0, 0);
-    return walk_folder(&w, dir_size, err);
+    return walk_tree(&l.walk, err);
 }
 
 static enum rc file_del(struct store *s, const struct call *c, const char *key, struct err *err)
@@ -475,89 +452,47 @@ static enum rc sweep_name(void *ctx, const char *name, struct err *err)
 {
     struct stale *s = ctx;
     struct stat st;
-    if (!NAME_IS_TMP(name) || strlen(name) > SEGMENT_MAX) return RC_OK;
+    if (!walk_is_tmp(name) || strlen(name) > SEGMENT_MAX) return RC_OK;
     memcpy(s->path + s->dir_size, name, strlen(name) + 1);
     TRY(os_stat(s->path, &st, err));
     if (s->now_ms - stat_ms(&st.st_ctim) < STALE_MS) return RC_OK;
     return os_unlink(s->path, err);
 }
 
-/* List the folder whose key, with its '/', is in w->obj.key. A missing one is empty. */
-static enum rc walk_folder(struct walk *w, size_t dir_size, struct err *err)
+static enum rc list_read(struct walk *w, struct walk_folder *d, const char *key, struct err *err)
 {
-    struct folder d = {.w = w, .dir_size = dir_size};
+    struct listing *l = (struct listing *)w;
+    const struct file_store *f = (struct file_store *)w->store;
     struct stat st;
-    snprintf(w->path, sizeof w->path, "%s/%.*s", w->f->root, (int)dir_size, w->obj.key);
-    enum rc rc = os_list(w->path, walk_name, &d, err);
-    if (rc == RC_OK) return walk_waiting(&d, NULL, err);
-    if (d.entered) return rc; /* not about this folder: keep it as it is */
+    bool is_root = key[0] == '\0';
+    object_path(f, key, l->path);
+    enum rc rc = os_list(l->path, walk_name, d, err);
+    if (rc == RC_OK || walk_entered(d)) return rc;
     if (err->sys == ENOENT) return RC_OK;
-    if (err->sys != ENOTDIR || dir_size == 0) return rc;
+    if (err->sys != ENOTDIR || is_root) return rc;
     /* A file where a folder could be holds no objects, but the root must not be one. */
-    TRY(os_stat(w->f->root, &st, err));
+    TRY(os_stat(f->root, &st, err));
     if (S_ISDIR(st.st_mode)) return RC_OK;
-    return err_set(err, RC_INVALID, "list '%s': it is not a folder", w->f->root);
+    return err_set(err, RC_INVALID, "list '%s': it is not a folder", f->root);
 }
 
-static enum rc walk_name(void *ctx, const char *name, struct err *err)
+static enum rc list_look(struct walk *w, struct store_obj *obj, enum walk_kind *ret_kind,
+                         struct err *err)
 {
-    struct folder *d = ctx;
-    struct walk *w = d->w;
+    struct listing *l = (struct listing *)w;
     struct stat st;
-    d->entered = true;
-    TRY(walk_waiting(d, name, err));
-    if (!wanted(d, name)) return RC_OK;
-    snprintf(w->path, sizeof w->path, "%s/%s", w->f->root, w->obj.key);
-    if (call_check(w->c, err) != RC_OK) return err_wrap(err, "list '%s'", w->path);
-    if (os_stat(w->path, &st, err) != RC_OK) /* gone meanwhile, or a link to nowhere */
+    object_path((struct file_store *)w->store, obj->key, l->path);
+    if (os_stat(l->path, &st, err) != RC_OK) /* gone meanwhile, or a link to nowhere */
         return err->sys == ENOENT ? RC_OK : err->rc;
     if (S_ISDIR(st.st_mode)) {
-        size_t size = strlen(name);
-        memcpy(d->waiting, name, size);
-        d->sizes[d->waiting_count++] = (uint8_t)size;
-        return RC_OK;
-    }
-    if (!S_ISREG(st.st_mode)) return RC_OK;
-    w->obj.size = (uint64_t)st.st_size;
-    w->obj.mtime_ms = stat_ms(&st.st_mtim);
-    etag_put(&st, w->obj.etag);
-    return w->fn(w->ctx, &w->obj, err);
-}
-
-/* Go into the waiting folders whose turn is before the name `next`; NULL: into all. */
-static enum rc walk_waiting(struct folder *d, const char *next, struct err *err)
-{
-    while (d->waiting_count > 0) {
-        size_t size = d->sizes[d->waiting_count - 1];
-        if (next != NULL && strncmp(next, d->waiting, size) == 0 && (uint8_t)next[size] < '/')
-            return RC_OK;
-        d->waiting_count--;
-        if (d->dir_size + size + 1 >= STORE_KEY_MAX) continue; /* no room for a name below it */
-        char *end = d->w->obj.key + d->dir_size;
-        memcpy(end, d->waiting, size);
-        end[size] = '/';
-        TRY(walk_folder(d->w, d->dir_size + size + 1, err));
+        *ret_kind = WALK_FOLDER;
+    } else if (S_ISREG(st.st_mode)) {
+        obj->size = (uint64_t)st.st_size;
+        obj->mtime_ms = stat_ms(&st.st_mtim);
+        etag_put(&st, obj->etag);
+        *ret_kind = WALK_OBJECT;
     }
     return RC_OK;
-}
-
-/* Can the name, as a file or as a folder, be or hold an object to list? If so, it is put into
- * obj.key. Cheap, so that only these are asked for with stat. */
-static bool wanted(const struct folder *d, const char *name)
-{
-    struct walk *w = d->w;
-    size_t size = strlen(name), key_size = d->dir_size + size;
-    if (NAME_IS_TMP(name) || size > SEGMENT_MAX || key_size > STORE_KEY_MAX) return false;
-    /* Only the first folder of the walk can be shorter than the prefix; the rest of it has no '/'.
-     */
-    size_t prefix_size = strlen(w->prefix);
-    if (prefix_size > d->dir_size &&
-        strncmp(name, w->prefix + d->dir_size, prefix_size - d->dir_size) != 0)
-        return false;
-    memcpy(w->obj.key + d->dir_size, name, size + 1);
-    /* As a folder its keys go on with '/': are they all before `after`? */
-    int order = strncmp(w->obj.key, w->after, key_size);
-    return order > 0 || (order == 0 && (uint8_t)w->after[key_size] <= '/');
 }
 
 static int64_t stat_ms(const struct timespec *t)

@@ -27,6 +27,7 @@
 #define PART_SIZE      (8u << 20)
 #define PART_MAX       (1u << 30)
 #define PAGE_MAX       1000 /* objects of one page of a listing, the service's own limit */
+#define EMPTY_MAX      1000 /* pages in a row without an object that say that there is more */
 #define PAGE_CUT       4    /* a page that is too long is asked for again so much shorter */
 #define DELETE_THREADS 8
 #define LIST_FIELDS    "nextPageToken,items(name,generation,size,timeCreated,metadata)"
@@ -155,7 +156,7 @@ static enum rc gcs_list(struct store *s, const struct call *c, const char *prefi
 {
     struct gcs *g = (struct gcs *)s;
     CLEANUP(buf_fini) struct buf token = BUF_INIT; /* of the next page; empty: the first */
-    unsigned count = PAGE_MAX;
+    unsigned count = PAGE_MAX, empty = 0;
     /* One more, since the page begins with `after` itself when there is such an object. */
     if (opts->count_max != 0 && opts->count_max < PAGE_MAX) count = opts->count_max + 1;
     for (;;) {
@@ -177,6 +178,9 @@ static enum rc gcs_list(struct store *s, const struct call *c, const char *prefi
         if (next[0] != '\0') TRY(buf_append(&token, next, strlen(next) + 1, err));
         TRY(list_take(&a, page, fn, ctx, err));
         if (token.size == 0) return RC_OK;
+        empty = json_array_size(json_object_get(page, "items")) == 0 ? empty + 1 : 0;
+        if (empty == EMPTY_MAX)
+            return err_set(err, RC_CORRUPT, "%s: empty pages without end", a.what);
     }
 }
 

@@ -30,7 +30,7 @@ void gcs_ask_fini(struct gcs_ask *a)
     http_req_fini(&a->req);
     http_resp_fini(&a->resp);
     buf_fini(&a->url);
-    if (a->token.data != NULL) explicit_bzero(a->token.data, a->token.cap);
+    if (a->token.data != NULL) mem_wipe(a->token.data, a->token.cap);
     buf_fini(&a->token);
 }
 

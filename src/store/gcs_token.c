@@ -355,7 +355,7 @@ static enum rc read_file(struct gcs_token *t, json_t **ret, struct err *err)
 
 static void buf_wipe(struct buf *b)
 {
-    if (b->data != NULL) explicit_bzero(b->data, b->cap);
+    if (b->data != NULL) mem_wipe(b->data, b->cap);
     buf_fini(b);
 }
 
@@ -595,7 +595,7 @@ static enum rc ask(struct fetch *f, const struct ask *a, struct buf *ret_text, s
     http_close(http);
     if (rc == RC_OK) rc = buf_append(ret_text, resp.text.data, resp.text.size, err);
     if (rc == RC_OK) rc = buf_append(ret_text, "", 1, err);
-    if (resp.text.data != NULL) explicit_bzero(resp.text.data, resp.text.cap);
+    if (resp.text.data != NULL) mem_wipe(resp.text.data, resp.text.cap);
     return rc;
 }
 

@@ -23,6 +23,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <time.h>
@@ -38,7 +39,7 @@ struct http {
     struct pacer *pacer;
     struct store *store;
     bool skip_verify, no_proxy;
-    char *ca_file, *unix_socket;
+    char *ca_file, *ca_folder, *unix_socket; /* NULL: none given */
     int64_t connect_ms, stall_ms;
 };
 
@@ -73,6 +74,9 @@ struct trip {
     bool left_known, announced_known;
 };
 
+static void http_free(struct http *h);
+static const char *env(const char *name);
+static bool keep(const char *text, char **ret_copy);
 static enum rc check(const struct http_req *req, struct trip *t, struct err *err);
 static enum rc try_once(void *ctx, struct retry_hint *hint, struct err *err);
 static enum rc dress(struct trip *t, struct err *err);
@@ -97,6 +101,7 @@ static enum rc same_object(struct trip *t, const char *etag, const char *modifie
 static void remember(struct trip *t, const char *etag, const char *modified);
 static bool fail(struct trip *t, enum rc rc);
 static enum rc conclude(struct trip *t, CURLcode code, struct retry_hint *hint, struct err *err);
+static bool got_all(const struct trip *t);
 static enum rc past_the_end(struct trip *t, struct err *err);
 static enum rc no_answer(struct trip *t, CURLcode code, struct retry_hint *hint, struct err *err);
 static enum rc rc_of_curl(const struct trip *t, CURLcode code);
@@ -119,9 +124,9 @@ enum rc http_open(const struct http_conf *conf, struct http **ret_http, struct e
                        .connect_ms = conf->connect_ms > 0 ? conf->connect_ms : HTTP_CONNECT_MS,
                        .stall_ms = conf->stall_ms > 0 ? conf->stall_ms : HTTP_STALL_MS};
     enum rc rc = RC_OK;
-    if (conf->ca_file != NULL && (h->ca_file = mem_strdup(conf->ca_file)) == NULL)
-        rc = err_mem(err, conf->service);
-    if (conf->unix_socket != NULL && (h->unix_socket = mem_strdup(conf->unix_socket)) == NULL)
+    if (!keep(conf->ca_file != NULL ? conf->ca_file : env("SSL_CERT_FILE"), &h->ca_file) ||
+        !keep(conf->ca_file == NULL ? env("SSL_CERT_DIR") : NULL, &h->ca_folder) ||
+        !keep(conf->unix_socket, &h->unix_socket))
         rc = err_mem(err, conf->service);
     const struct store_conf *sc = conf->conf;
     if (rc == RC_OK)
@@ -131,21 +136,15 @@ enum rc http_open(const struct http_conf *conf, struct http **ret_http, struct e
         *ret_http = h;
         return RC_OK;
     }
-    pacer_close(h->pacer);
-    mem_free(h->ca_file);
-    mem_free(h->unix_socket);
-    mem_free(h);
+    http_free(h);
     return rc;
 }
 
 void http_close(struct http *h)
 {
     if (h == NULL) return;
-    pacer_close(h->pacer);
     http_pool_unref();
-    mem_free(h->ca_file);
-    mem_free(h->unix_socket);
-    mem_free(h);
+    http_free(h);
 }
 
 enum rc http_judge(const struct http_req *req, const struct http_resp *resp, const char *detail,
@@ -273,6 +272,29 @@ enum rc http_send(struct http *h, const struct call *c, struct http_req *req,
              req->delivered - before >= PROGRESS_MIN);
     req->headers.size = req->headers_fixed;
     return rc;
+}
+
+static void http_free(struct http *h)
+{
+    pacer_close(h->pacer);
+    mem_free(h->ca_file);
+    mem_free(h->ca_folder);
+    mem_free(h->unix_socket);
+    mem_free(h);
+}
+
+/* NULL: not set, or to nothing. */
+static const char *env(const char *name)
+{
+    const char *value = getenv(name);
+    return value != NULL && value[0] != '\0' ? value : NULL;
+}
+
+/* False: no memory. */
+static bool keep(const char *text, char **ret_copy)
+{
+    if (text != NULL) *ret_copy = mem_strdup(text);
+    return text == NULL || *ret_copy != NULL;
 }
 
 /* The URL in parts that may be told. */
@@ -414,6 +436,7 @@ static CURLcode set_options(struct trip *t, CURL *e)
     if (h->no_proxy) SET(CURLOPT_NOPROXY, "*");
     if (h->unix_socket != NULL) SET(CURLOPT_UNIX_SOCKET_PATH, h->unix_socket);
     if (h->ca_file != NULL) SET(CURLOPT_CAINFO, h->ca_file);
+    if (h->ca_folder != NULL) SET(CURLOPT_CAPATH, h->ca_folder);
     SET(CURLOPT_SSL_VERIFYPEER, h->skip_verify ? 0L : 1L);
     SET(CURLOPT_SSL_VERIFYHOST, h->skip_verify ? 0L : 2L);
     if (is(req, "HEAD")) {
@@ -699,6 +722,12 @@ static enum rc sink_begin(struct trip *t)
             (t->announced_known && t->announced != last - first + 1))
             return err_set(&t->err, RC_CORRUPT, "%s: %s answers with another range than asked for",
                            what, t->host);
+        /* The service may have sent less than was asked for. */
+        bool rest = req->delivered > 0 && t->total_known;
+        bool whole = req->ranged && req->range_size > 0 && last + 1 == end;
+        if (!known && !rest && !whole)
+            return err_set(&t->err, RC_CORRUPT, "%s: %s does not say how long the object is", what,
+                           t->host);
         t->left_known = true;
         t->left = last - first + 1;
     } else {
@@ -761,7 +790,7 @@ static enum rc conclude(struct trip *t, CURLcode code, struct retry_hint *hint, 
     struct http_req *req = t->req;
     struct http_resp *resp = t->resp;
     int status = resp->status;
-    bool all = t->sinking && t->want_known && req->delivered == t->want;
+    bool all = t->sinking && got_all(t);
     /* A refusal counts even if the connection broke behind its head. */
     bool answered =
         t->rc == RC_OK && t->head_done && (code == CURLE_OK || t->enough || all || status >= 300);
@@ -799,6 +828,14 @@ static enum rc conclude(struct trip *t, CURLcode code, struct retry_hint *hint, 
     bool repeatable = (req->idempotent || !resp->lost) && (req->delivered == 0 || is(req, "GET"));
     if ((rc == RC_AGAIN || rc == RC_BUSY) && !repeatable) hint->final = true;
     return rc;
+}
+
+/* Has the sink had all that it wants? */
+static bool got_all(const struct trip *t)
+{
+    const struct http_req *req = t->req;
+    if (t->want_known) return req->delivered == t->want;
+    return req->ranged && req->range_size > 0 && req->delivered == req->range_size;
 }
 
 /* 416: the object ends before what was asked for. */

@@ -29,7 +29,7 @@ struct http_conf {
     struct store *store; /* requests are counted there; NULL: nowhere */
     const struct store_conf *conf; /* for on_trouble; may be NULL */
     bool skip_verify;              /* do not check certificates */
-    const char *ca_file;           /* NULL: the system's */
+    const char *ca_file;           /* NULL: SSL_CERT_FILE and SSL_CERT_DIR, or the system's */
     bool no_proxy;                 /* metadata services */
     const char *unix_socket;       /* NULL */
     int64_t connect_ms, stall_ms;  /* 0: the defaults above */

@@ -283,7 +283,7 @@ static enum rc keep_secret(char **secret, const char *key, const char *value, st
 
 static void wipe(char *secret)
 {
-    if (secret != NULL) explicit_bzero(secret, strlen(secret));
+    if (secret != NULL) mem_wipe(secret, strlen(secret));
     mem_free(secret);
 }
 
@@ -302,8 +302,8 @@ static enum rc nkey(struct jet *j, const char *value, struct err *err)
     snprintf(seed, sizeof seed, "%.*s", SEED_SIZE, value);
     enum rc rc = public_key(seed, public, err);
     if (rc == RC_OK) rc = keep_secret(&j->seed, "nkey", seed, err);
-    explicit_bzero(seed, sizeof seed);
-    if (file.size > 0) explicit_bzero(file.data, file.size);
+    mem_wipe(seed, sizeof seed);
+    if (file.size > 0) mem_wipe(file.data, file.size);
     TRY(rc);
     natsStatus status = natsOptions_SetNKey(j->opts, public, sign_nonce, j);
     return status == NATS_OK ? RC_OK : jet_err(j, err, status, 0, "use the nkey");
@@ -324,7 +324,7 @@ static enum rc public_key(const char *seed, char out[PUBLIC_SIZE + 1], struct er
     if (ok) pkey = EVP_PKEY_new_raw_private_key(EVP_PKEY_ED25519, NULL, raw + 2, ED25519_SIZE);
     ok = pkey != NULL && EVP_PKEY_get_raw_public_key(pkey, key + 1, &size) == 1;
     EVP_PKEY_free(pkey);
-    explicit_bzero(raw, sizeof raw);
+    mem_wipe(raw, sizeof raw);
     if (!ok) return err_set(err, RC_INVALID, "nats: the nkey is no seed of a user (SU...)");
     key[0] = PREFIX_USER;
     unsigned crc = 0;

@@ -44,6 +44,9 @@ struct run { /* one retry_run */
     struct err first;
 };
 
+/* Slots that this thread has, of any service: see take_slot. */
+static _Thread_local unsigned held;
+
 static pthread_mutex_t pacers_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct pacer *pacers; /* [pacers_lock] */
 
@@ -177,6 +180,8 @@ static enum rc pause_for(struct run *r, int64_t ms, struct err *err)
     return RC_OK;
 }
 
+/* Who has a slot and wants another (a sink that uses the store, credentials that come from the same
+ * host) gets it beyond the limit: who waits for himself waits for ever. */
 static enum rc take_slot(struct run *r, struct err *err)
 {
     struct pacer *p = r->p;
@@ -184,12 +189,13 @@ static enum rc take_slot(struct run *r, struct err *err)
     if (p == NULL) return RC_OK;
     enum rc rc = RC_OK;
     thr_lock(&p->lock);
-    while (p->busy >= p->slots) {
+    while (p->busy >= p->slots && held == 0) {
         thr_wait(&p->turn, &p->lock, os_mono_ms() + WAIT_MS);
         if ((rc = call_check(r->c, err)) != RC_OK) break;
     }
     if (rc == RC_OK) {
         p->busy++;
+        held++;
         r->epoch = p->epoch;
     }
     thr_unlock(&p->lock);
@@ -210,6 +216,7 @@ static void give_slot(struct run *r, enum rc rc, const struct retry_hint *hint,
     thr_lock(&p->lock);
     ASSERT(p->busy > 0);
     p->busy--;
+    held--;
     pace(r, good, hint);
     if (bad) {
         if (p->trouble.count++ == 0) {

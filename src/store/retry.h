@@ -7,7 +7,7 @@
  * it, so ten thousand databases together are as polite as one. Its parts:
  *
  *   slots     tries under way. Halved by a throttled answer, one more after as many good answers as
- *             there are slots.
+ *             there are slots. A try within a try of the same thread does not wait for one.
  *   budget    tokens. A retry takes some, a first try that succeeds gives one back; without tokens
  *             a failure is final. So a service that is down is not asked ten times as often.
  *   trouble   the run of failures since the last success, reported once when it has ended.

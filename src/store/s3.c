@@ -26,6 +26,7 @@
 #include <inttypes.h>
 #include <endian.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define PIECE_SIZE (1u << 20) /* bytes of a body read between two looks at the deadline */
@@ -101,7 +102,7 @@ static void s3_close(struct store *st)
     http_close(s->http);
     aws_creds_close(s->creds);
     pthread_mutex_destroy(&s->lock);
-    explicit_bzero(&s->conf, sizeof s->conf);
+    mem_wipe(&s->conf, sizeof s->conf);
     mem_free(s);
 }
 
@@ -185,7 +186,7 @@ static enum rc s3_presign(struct store *st, const struct call *c, const char *ke
                         .header_count = 1};
     url.data[url.size - 1] = '?';
     enum rc rc = sigv4_presign(&sig, keys.token, expires_s, &url, err);
-    explicit_bzero(&keys, sizeof keys);
+    mem_wipe(&keys, sizeof keys);
     return rc == RC_OK ? buf_append(out, url.data, url.size, err) : rc;
 }
 
@@ -320,7 +321,10 @@ static enum rc open_parts(struct s3 *s, const struct store_settings *set, bool o
     /* One pacer for a bucket's host: Amazon's limits are a bucket's, those of others a host's. */
     char *host_end = strchr(strstr((char *)url.data, "://") + 3, '/');
     if (host_end != NULL) *host_end = '\0';
+    const char *ca_file = getenv("AWS_CA_BUNDLE");
+    bool bundle = conf->dialect == S3_AWS && ca_file != NULL && ca_file[0] != '\0';
     struct http_conf http = {.service = (char *)url.data,
+                             .ca_file = bundle ? ca_file : NULL,
                              .store = &s->base,
                              .conf = set->conf,
                              .skip_verify = conf->skip_verify};

@@ -569,14 +569,14 @@ static enum rc sse_key_put(const char *key_text, const char *path, struct s3_con
         rc = base64_get((const char *)text.data, key, sizeof key, &size, err);
         if (rc == RC_NO_MEM) return rc;
     }
-    explicit_bzero(text.data, text.size);
+    mem_wipe(text.data, text.size);
     if (rc != RC_OK || size != SSE_KEY_SIZE)
         return err_set(err, RC_INVALID, "'%s%s' is not %d bytes as base64", name,
                        path[0] ? "-path" : "", SSE_KEY_SIZE);
     _Static_assert(sizeof c->sse_key >= BASE64_SIZE(SSE_KEY_SIZE), "room for the key");
     base64_put(key, SSE_KEY_SIZE, c->sse_key);
     rc = hash_md5(key, SSE_KEY_SIZE, md5, err);
-    explicit_bzero(key, sizeof key);
+    mem_wipe(key, sizeof key);
     if (rc == RC_OK) base64_put(md5, sizeof md5, c->sse_key_md5);
     return rc;
 }

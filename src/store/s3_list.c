@@ -324,7 +324,12 @@ static enum rc delete_send(struct s3 *s, const struct call *c, struct buf *xml, 
     }
     enum rc rc = s3_send(&r, &resp, err);
     if (rc == RC_UNSUPPORTED) atomic_store(&s->no_delete_many, true);
-    if (rc != RC_OK || resp.text.size == 0) return rc;
+    if (rc != RC_OK) return rc;
+    /* OSS answers so when all is well. Of others it says nothing, so they are deleted one by one.
+     */
+    if (resp.text.size == 0 && s->conf.dialect == S3_OSS) return RC_OK;
+    if (resp.text.size == 0)
+        return err_set(err, RC_UNSUPPORTED, "%s: an answer without a document", r.what);
     rc = xml_walk(resp.text.data, resp.text.size, read_deletes, d, err);
     return rc == RC_OK ? RC_OK : err_wrap(err, "%s", r.what);
 }
@@ -364,7 +369,7 @@ static enum rc read_deletes(void *ctx, const char *path, const char *text, struc
     struct deleter *d = ctx;
     struct failure *f = &d->record;
     static const char error[] = "DeleteResult/Error";
-    if (strncmp(path, "DeleteResult", 12) != 0)
+    if (strncmp(path, "DeleteResult", 12) != 0 || (path[12] != '/' && path[12] != '\0'))
         return err_set(err, RC_CORRUPT, "the answer is not about deletes but <%.64s>", path);
     if (strncmp(path, error, sizeof error - 1) != 0) return RC_OK;
     const char *name = path + sizeof error - 1;
@@ -382,10 +387,12 @@ static enum rc read_deletes(void *ctx, const char *path, const char *text, struc
     return RC_OK;
 }
 
-/* XML 1.0 cannot say control characters, and turns some of them into others. */
+/* XML 1.0 cannot say control characters, and turns some of them into others; bytes that are not
+ * UTF-8, and U+FFFE and U+FFFF, make the whole document malformed. So only ASCII is sure, and keys
+ * of ours are. */
 static bool fits_xml(const char *key)
 {
     for (; *key != '\0'; key++)
-        if ((unsigned char)*key < 0x20 || *key == 0x7f) return false;
+        if (*key < 0x20 || *key == 0x7f) return false;
     return true;
 }

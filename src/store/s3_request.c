@@ -91,7 +91,7 @@ void s3_req_fini(struct s3_req *r)
     http_req_fini(&r->http);
     buf_fini(&r->url);
     buf_fini(&r->path);
-    explicit_bzero(&r->keys, sizeof r->keys);
+    mem_wipe(&r->keys, sizeof r->keys);
 }
 
 enum rc s3_header(struct s3_req *r, const char *name, const char *value, struct err *err)

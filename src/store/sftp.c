@@ -37,6 +37,7 @@
 #include "store/driver.h"
 #include "store/retry.h"
 #include "store/sftp_pool.h"
+#include "store/walk.h"
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -49,11 +50,8 @@
 #define DEL_FLIGHT        (SFTP_FLIGHT / 2)
 #define ROOT_MAX          600
 #define PATH_SIZE         (ROOT_MAX + STORE_KEY_MAX + 64)
-#define ENTRIES_MAX       4000000u
-#define NAMES_MAX         (256u << 20)
 #define STALE_S           (24 * 3600)
 #define SWEPT_COUNT       32
-#define NAME_IS_TMP(name) (strncmp(name, STORE_TMP_PREFIX, sizeof STORE_TMP_PREFIX - 1) == 0)
 
 _Static_assert(DEL_FLIGHT <= SFTP_ROOM_MIN && READDIR_FLIGHT <= SFTP_ROOM_MIN, "always room");
 
@@ -116,28 +114,13 @@ struct window {
     uint64_t off, left; /* what has not been asked for */
 };
 
-/* The names in a folder that a listing wants. Those of folders end in '/', so that sorted names are
- * in the order of the keys that they stand for. */
-struct entry {
-    size_t name; /* offset in text */
-    uint64_t size;
-    int64_t mtime_ms;
-    bool unsure; /* a link, or the server did not say: ask */
-};
+/* The names in a folder that a listing wants. */
 struct load {
     struct job job;
-    struct walk *w;
+    struct walk_folder *d;
     char path[PATH_SIZE];
-    struct buf entries, text;
-    size_t dir_size; /* of the folder's key with its '/' */
-};
-struct walk {
-    struct sftp_store *f;
-    const struct call *c;
-    const char *prefix, *after;
-    store_list_fn *fn;
-    void *ctx;
-    struct store_obj obj; /* obj.key: the folder in hand and a '/' */
+    struct walk_list names;
+    bool is_root;
 };
 
 struct del {
@@ -211,14 +194,12 @@ static enum rc deliver_waiting(struct get *g, struct window *w, struct err *err)
 static enum rc deliver(struct get *g, const void *data, size_t size, struct err *err);
 static void window_fini(struct window *w);
 
-static enum rc walk_folder(struct walk *w, size_t dir_size, struct err *err);
+static enum rc list_read(struct walk *w, struct walk_folder *d, const char *key, struct err *err);
 static enum rc load_try(struct job *j, struct sftp_link *l, struct err *err);
-static enum rc load_missing(struct load *d, struct sftp_link *l, struct err *err);
+static enum rc load_missing(struct load *n, struct sftp_link *l, struct err *err);
 static enum rc load_name(void *ctx, const char *name, const struct sftp_attrs *a, struct err *err);
-static enum rc load_ask(struct load *d, struct sftp_link *l, struct err *err);
-static bool wanted(const struct load *d, const char *name);
-static int entry_order(const void *a, const void *b, void *text);
-static void load_fini(struct load *d);
+static enum rc load_ask(struct load *n, struct sftp_link *l, struct err *err);
+static struct walk_item item_of(const struct sftp_attrs *a);
 
 static enum rc del_try(struct job *j, struct sftp_link *l, struct err *err);
 static enum rc del_refused(struct del *d, struct sftp_link *l, size_t i,
@@ -259,7 +240,7 @@ static enum rc sftp_store_open(struct store_settings *set, struct store **ret_st
     enum rc rc = sftp_pool_new(conf, &f->pool, err);
     if (rc == RC_OK)
         rc = pacer_open(service, set->conf->on_trouble, set->conf->on_trouble_ctx, &f->pacer, err);
-    explicit_bzero(conf, sizeof *conf);
+    mem_wipe(conf, sizeof *conf);
     if (rc != RC_OK) {
         sftp_store_close(&f->base);
         return rc;
@@ -315,16 +296,14 @@ static enum rc sftp_list(struct store *s, const struct call *c, const char *pref
                          const struct store_list_opts *opts, store_list_fn *fn, void *ctx,
                          struct err *err)
 {
-    struct walk w = {.f = (struct sftp_store *)s,
+    struct walk w = {.store = s,
                      .c = c,
                      .prefix = prefix,
                      .after = opts->after,
                      .fn = fn,
-                     .ctx = ctx};
-    const char *slash = strrchr(prefix, '/');
-    size_t dir_size = slash ? (size_t)(slash - prefix) + 1 : 0;
-    memcpy(w.obj.key, prefix, dir_size);
-    return walk_folder(&w, dir_size, err);
+                     .ctx = ctx,
+                     .read = list_read};
+    return walk_tree(&w, err);
 }
 
 static enum rc sftp_del(struct store *s, const struct call *c, const char *key, struct err *err)
@@ -799,7 +778,7 @@ static enum rc sweep(struct put *p, struct sftp_link *l, const char *folder, str
 static enum rc sweep_name(void *ctx, const char *name, const struct sftp_attrs *a, struct err *err)
 {
     int64_t last = a->atime > a->mtime ? a->atime : a->mtime;
-    if (!NAME_IS_TMP(name) || !a->has_times || os_now_ms() / 1000 - last < STALE_S) return RC_OK;
+    if (!walk_is_tmp(name) || !a->has_times || os_now_ms() / 1000 - last < STALE_S) return RC_OK;
     return buf_append(ctx, name, strlen(name) + 1, err);
 }
 
@@ -982,65 +961,48 @@ static void window_fini(struct window *w)
 
 /* ---- List ---- */
 
-/* List the folder whose key, with its '/', is in w->obj.key. A missing one is empty. Its names are
- * read before fn sees the first one, so fn may use the store. */
-static enum rc walk_folder(struct walk *w, size_t dir_size, struct err *err)
+/* Its names are read before fn sees the first one, so fn may use the store. */
+static enum rc list_read(struct walk *w, struct walk_folder *d, const char *key, struct err *err)
 {
-    CLEANUP(load_fini)
-    struct load d = {
-        .job = {.f = w->f, .c = w->c, .op = STORE_OP_LIST}, .w = w, .dir_size = dir_size};
-    d.job.run = load_try;
-    w->obj.key[dir_size] = '\0';
-    store_path(w->f, w->obj.key, d.path);
-    size_t size = strlen(d.path);
-    while (size > 1 && d.path[size - 1] == '/')
-        d.path[--size] = '\0';
-    if (size == 0) memcpy(d.path, ".", 2);
-    if (job_do(&d.job, err) != RC_OK) return err_wrap(err, "list '%s'", d.path);
-    const struct entry *e = (const struct entry *)(const void *)d.entries.data;
-    for (size_t i = 0; i < d.entries.size / sizeof *e; i++) {
-        const char *name = (const char *)d.text.data + e[i].name;
-        size_t key_size = dir_size + strlen(name);
-        if (call_check(w->c, err) != RC_OK) return err_wrap(err, "list '%s'", d.path);
-        memcpy(w->obj.key + dir_size, name, strlen(name) + 1);
-        if (w->obj.key[key_size - 1] == '/') {
-            TRY(walk_folder(w, key_size, err));
-            continue;
-        }
-        w->obj.size = e[i].size;
-        w->obj.mtime_ms = e[i].mtime_ms;
-        TRY(w->fn(w->ctx, &w->obj, err));
-    }
-    return RC_OK;
+    struct load n = {
+        .job = {.f = (struct sftp_store *)w->store, .c = w->c, .op = STORE_OP_LIST, .run = load_try},
+        .d = d,
+        .is_root = key[0] == '\0'};
+    store_path(n.job.f, key, n.path);
+    size_t size = strlen(n.path);
+    while (size > 1 && n.path[size - 1] == '/')
+        n.path[--size] = '\0';
+    if (size == 0) memcpy(n.path, ".", 2);
+    enum rc rc = job_do(&n.job, err);
+    if (rc != RC_OK)
+        err_wrap(err, "list '%s'", n.path);
+    else
+        rc = walk_names(d, &n.names, err);
+    walk_list_fini(&n.names);
+    return rc;
 }
 
 static enum rc load_try(struct job *j, struct sftp_link *l, struct err *err)
 {
-    struct load *d = (struct load *)j;
-    buf_reset(&d->entries);
-    buf_reset(&d->text);
-    enum rc rc = read_folder(l, j->c, d->path, load_name, d, err);
-    if (rc == RC_NOT_FOUND || (rc == RC_IO && !l->wire.broken)) return load_missing(d, l, err);
+    struct load *n = (struct load *)j;
+    walk_list_reset(&n->names);
+    enum rc rc = read_folder(l, j->c, n->path, load_name, n, err);
+    if (rc == RC_NOT_FOUND || (rc == RC_IO && !l->wire.broken)) return load_missing(n, l, err);
     TRY(rc);
-    TRY(load_ask(d, l, err));
-    if (d->entries.size > 0)
-        qsort_r(d->entries.data, d->entries.size / sizeof(struct entry), sizeof(struct entry),
-                entry_order, d->text.data);
-    return RC_OK;
+    return load_ask(n, l, err);
 }
 
 /* What cannot be read as a folder is empty when it is no folder, but the root must not be a file.
  * err has why. */
-static enum rc load_missing(struct load *d, struct sftp_link *l, struct err *err)
+static enum rc load_missing(struct load *n, struct sftp_link *l, struct err *err)
 {
     struct sftp_attrs a;
     struct err other;
-    enum rc rc = attrs_get(l, d->job.c, SFTP_STAT, d->path, &a, &other);
-    buf_reset(&d->entries);
-    buf_reset(&d->text);
+    enum rc rc = attrs_get(l, n->job.c, SFTP_STAT, n->path, &a, &other);
+    walk_list_reset(&n->names);
     if (rc == RC_NOT_FOUND) return RC_OK;
     if (rc == RC_OK && a.has_mode && !sftp_is_folder(&a)) {
-        if (d->dir_size > 0) return RC_OK;
+        if (!n->is_root) return RC_OK;
         return err_set(err, RC_INVALID, "it is not a folder");
     }
     if (rc == RC_OK) return err->rc == RC_NOT_FOUND ? RC_OK : err->rc;
@@ -1050,77 +1012,41 @@ static enum rc load_missing(struct load *d, struct sftp_link *l, struct err *err
 
 static enum rc load_name(void *ctx, const char *name, const struct sftp_attrs *a, struct err *err)
 {
-    struct load *d = ctx;
-    struct entry e = {.name = d->text.size,
-                      .size = a->size,
-                      .mtime_ms = (int64_t)a->mtime * 1000,
-                      .unsure = !a->has_mode || !a->has_size || !a->has_times};
-    bool folder = sftp_is_folder(a);
-    if (!wanted(d, name)) return RC_OK;
-    if (!folder && !e.unsure && !sftp_is_file(a)) e.unsure = true; /* a link, or nothing for us */
-    if (d->entries.size / sizeof e >= ENTRIES_MAX || d->text.size > NAMES_MAX)
-        return err_set(err, RC_TOO_BIG, "more than %u names in one folder", ENTRIES_MAX);
-    TRY(buf_append(&d->entries, &e, sizeof e, err));
-    TRY(buf_append(&d->text, name, strlen(name), err));
-    /* Room for the '/' of an unsure one that turns out to be a folder. */
-    return buf_append(&d->text, folder ? "/" : "\0", 2, err);
+    struct load *n = ctx;
+    if (!walk_wants(n->d, name)) return RC_OK;
+    struct walk_item item = item_of(a);
+    if (!a->has_mode || !a->has_size || !a->has_times || item.kind == WALK_NEITHER)
+        item.kind = WALK_UNSURE; /* the server did not say, or a link, or nothing for us */
+    return walk_list_add(&n->names, name, "", item, err);
 }
 
-/* Links are followed, as in a file store; a link to nowhere and what is neither a file nor a folder
- * is dropped. */
-static enum rc load_ask(struct load *d, struct sftp_link *l, struct err *err)
+/* Links are followed, as in a file store. */
+static enum rc load_ask(struct load *n, struct sftp_link *l, struct err *err)
 {
-    struct entry *e = (struct entry *)(void *)d->entries.data;
-    size_t count = d->entries.size / sizeof *e, kept = 0;
+    size_t count;
+    struct walk_item *items = walk_list_items(&n->names, &count);
     char path[PATH_SIZE + SFTP_NAME_MAX + 1];
     for (size_t i = 0; i < count; i++) {
-        char *name = (char *)d->text.data + e[i].name;
         struct sftp_attrs a;
-        if (e[i].unsure) {
-            snprintf(path, sizeof path, "%s/%s", d->path, name);
-            enum rc rc = attrs_get(l, d->job.c, SFTP_STAT, path, &a, err);
-            if (rc == RC_NOT_FOUND || (rc == RC_IO && !l->wire.broken)) continue;
-            TRY(rc);
-            if (sftp_is_folder(&a))
-                memcpy(name + strlen(name), "/", 2);
-            else if (!sftp_is_file(&a))
-                continue;
-            e[i].size = a.size;
-            e[i].mtime_ms = (int64_t)a.mtime * 1000;
-        }
-        if (d->dir_size + strlen(name) <= STORE_KEY_MAX) e[kept++] = e[i];
+        if (items[i].kind != WALK_UNSURE) continue;
+        snprintf(path, sizeof path, "%s/%s", n->path, walk_list_name(&n->names, &items[i]));
+        enum rc rc = attrs_get(l, n->job.c, SFTP_STAT, path, &a, err);
+        if (rc == RC_NOT_FOUND || (rc == RC_IO && !l->wire.broken)) continue; /* left out */
+        TRY(rc);
+        size_t name = items[i].name;
+        items[i] = item_of(&a);
+        items[i].name = name;
     }
-    d->entries.size = kept * sizeof *e;
     return RC_OK;
 }
 
-/* Can the name, as a file or as a folder, be or hold an object to list? */
-static bool wanted(const struct load *d, const char *name)
+static struct walk_item item_of(const struct sftp_attrs *a)
 {
-    const struct walk *w = d->w;
-    char key[STORE_KEY_MAX + SFTP_NAME_MAX + 2];
-    if (NAME_IS_TMP(name) || d->dir_size + strlen(name) > STORE_KEY_MAX) return false;
-    /* Only the first folder of a walk can be shorter than the prefix; the rest of it has no '/'. */
-    size_t prefix_size = strlen(w->prefix);
-    if (prefix_size > d->dir_size &&
-        strncmp(name, w->prefix + d->dir_size, prefix_size - d->dir_size) != 0)
-        return false;
-    int key_size = snprintf(key, sizeof key, "%.*s%s", (int)d->dir_size, w->obj.key, name);
-    /* As a folder its keys go on with '/': are they all before `after`? */
-    int order = strncmp(key, w->after, (size_t)key_size);
-    return order > 0 || (order == 0 && (uint8_t)w->after[key_size] <= '/');
-}
-
-static int entry_order(const void *a, const void *b, void *text)
-{
-    const struct entry *x = a, *y = b;
-    return strcmp((const char *)text + x->name, (const char *)text + y->name);
-}
-
-static void load_fini(struct load *d)
-{
-    buf_fini(&d->entries);
-    buf_fini(&d->text);
+    return (struct walk_item){.size = a->size,
+                              .mtime_ms = (int64_t)a->mtime * 1000,
+                              .kind = sftp_is_folder(a) ? WALK_FOLDER
+                                      : sftp_is_file(a) ? WALK_OBJECT
+                                                        : WALK_NEITHER};
 }
 
 /* ---- Delete ---- */

@@ -41,7 +41,7 @@ void sftp_pool_free(struct sftp_pool *p)
     free_all(p->idle);
     pthread_cond_destroy(&p->freed);
     pthread_mutex_destroy(&p->lock);
-    explicit_bzero(&p->conf, sizeof p->conf);
+    mem_wipe(&p->conf, sizeof p->conf);
     mem_free(p);
 }
 

@@ -335,7 +335,7 @@ static enum rc derive_key(const struct sigv4 *s, const char *date, uint8_t key[S
     const char *steps[] = {s->region, service_of(s), f->terminator};
     TRY(buf_printf(&secret, err, "%s%s", f->prefix, s->secret_key));
     enum rc rc = hash_hmac_sha256(secret.data, secret.size, date, 8, key, err);
-    explicit_bzero(secret.data, secret.cap);
+    mem_wipe(secret.data, secret.cap);
     for (size_t i = 0; i < 3 && rc == RC_OK; i++)
         rc = hash_hmac_sha256(key, SHA256_SIZE, steps[i], strlen(steps[i]), key, err);
     return rc;

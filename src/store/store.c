@@ -10,15 +10,8 @@
 
 /* Every driver of this build, once. The first one also takes paths without a scheme. */
 static const struct store_ops *const drivers[] = {
-    &store_file_ops,
-    &store_mem_ops,
-    &store_s3_ops,
-    &store_oss_ops,
-    &store_azure_ops,
-    &store_gcs_ops,
-    &store_webdav_ops,
-    &store_nats_ops,
-    &store_sftp_ops,
+    &store_file_ops, &store_mem_ops,    &store_s3_ops,   &store_oss_ops,  &store_azure_ops,
+    &store_gcs_ops,  &store_webdav_ops, &store_nats_ops, &store_sftp_ops,
 };
 #define DRIVER_COUNT (sizeof drivers / sizeof drivers[0])
 
@@ -26,9 +19,11 @@ static const struct store_ops *const drivers[] = {
 struct lister {
     store_list_fn *fn;
     void *ctx;
-    const char *after; /* "" when not given */
+    const char *prefix, *after; /* after: "" when not given */
     uint32_t count, count_max;
-    bool full; /* count_max reached: the driver's failure is our own stop sign */
+    bool full;                    /* count_max reached: the driver's failure is our own stop sign */
+    const char *name;             /* of the store */
+    char last[STORE_KEY_MAX + 1]; /* "": none yet */
 };
 
 /* store_read: where the next bytes go. */
@@ -160,7 +155,12 @@ enum rc store_list(struct store *s, const struct call *c, const char *prefix,
 {
     struct store_list_opts hints = opts ? *opts : (struct store_list_opts){0};
     if (hints.after == NULL) hints.after = "";
-    struct lister l = {.fn = fn, .ctx = ctx, .after = hints.after, .count_max = hints.count_max};
+    struct lister l = {.fn = fn,
+                       .ctx = ctx,
+                       .prefix = prefix,
+                       .after = hints.after,
+                       .count_max = hints.count_max,
+                       .name = s->name};
     TRY(prefix_check(prefix, err));
     TRY(call_check(c, err));
     enum rc rc = s->ops->list(s, c, prefix, &hints, take_object, &l, err);
@@ -317,9 +317,17 @@ static enum rc take_object(void *ctx, const struct store_obj *obj, struct err *e
 {
     struct lister *l = ctx;
     struct err ignored;
-    if (strcmp(obj->key, l->after) <= 0) return RC_OK;
     /* Others may write to a bucket: a name that no call here could take is not an object. */
     if (key_check(obj->key, &ignored) != RC_OK) return RC_OK;
+    /* What follows from a listing, deletes among it, is no better than the listing. */
+    if (strncmp(obj->key, l->prefix, strlen(l->prefix)) != 0)
+        return err_set(err, RC_CORRUPT, "list '%s' in '%.200s': the listing has '%s'", l->prefix,
+                       l->name, obj->key);
+    if (strcmp(obj->key, l->last) <= 0)
+        return err_set(err, RC_CORRUPT, "list '%.100s' in '%.100s': '%.100s' comes after '%.100s'",
+                       l->prefix, l->name, obj->key, l->last);
+    memcpy(l->last, obj->key, strlen(obj->key) + 1);
+    if (strcmp(obj->key, l->after) <= 0) return RC_OK;
     TRY(l->fn(l->ctx, obj, err));
     if (++l->count != l->count_max) return RC_OK;
     l->full = true;

@@ -126,7 +126,7 @@ MUST_CHECK enum rc store_read(struct store *s, const struct call *c, const char 
                               void *dst, size_t size, struct err *err);
 /* Call fn for each key that starts with prefix, in ascending byte order; fn's failure ends the
  * walk. An empty or missing prefix is success. Fails: RC_AGAIN, RC_DENIED, RC_IO, RC_CANCELED,
- * fn's rc. */
+ * RC_CORRUPT a listing that makes no sense, fn's rc. */
 MUST_CHECK enum rc store_list(struct store *s, const struct call *c, const char *prefix,
                               const struct store_list_opts *opts, store_list_fn *fn, void *ctx,
                               struct err *err);

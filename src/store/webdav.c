@@ -206,7 +206,7 @@ static void webdav_close(struct store *s)
     struct webdav *w = (struct webdav *)s;
     http_close(w->http);
     pthread_mutex_destroy(&w->lock);
-    explicit_bzero(w->auth, sizeof w->auth);
+    mem_wipe(w->auth, sizeof w->auth);
     mem_free(w);
 }
 
@@ -366,7 +366,7 @@ static enum rc credentials(struct webdav *w, const char *user, const char *passw
         return err_set(err, RC_INVALID, "webdav: user name or password is too long");
     memcpy(w->auth, "Basic ", 6);
     base64_put(pair, (size_t)size, w->auth + 6);
-    explicit_bzero(pair, sizeof pair);
+    mem_wipe(pair, sizeof pair);
     return RC_OK;
 }
 

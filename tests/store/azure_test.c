@@ -476,6 +476,42 @@ static void test_list_after(void **state)
     assert_int_equal(store_list(store, NULL, "", NULL, into_lines, &lines, &err), RC_CORRUPT);
 }
 
+/* Pages without a blob, each of which names another one. */
+static void page_forever(void *ctx, const struct peer_req *req, struct peer_resp *resp)
+{
+    (void)ctx;
+    peer_text(resp, PAGE("", "%u"), req->number);
+}
+
+static void test_list_surprises(void **state)
+{
+    (void)state;
+    CLEANUP(buf_fini) struct buf lines = BUF_INIT;
+    open_peer("account-key", KEY);
+    static const char *const bad[] = {
+        "<html><body/></html>", "<EnumerationResultsX/>", "",
+        PAGE("<Blob><Name>db/a</Name><Properties/></Blob>", ""),
+        PAGE("<Blob><Name>db/a</Name><Properties><Content-Length>1x</Content-Length></Properties>"
+             "</Blob>",
+             "")};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        answer(200, NULL, bad[i]);
+        if (store_list(store, NULL, "", NULL, into_lines, &lines, &err) != RC_CORRUPT)
+            fail_msg("%s: %s", bad[i], err.text);
+    }
+    answer(200, NULL, PAGE("", "m"));
+    answer(200, NULL, PAGE("", "m"));
+    assert_int_equal(store_list(store, NULL, "", NULL, into_lines, &lines, &err), RC_CORRUPT);
+    store_close(store);
+    peer_stop(peer);
+    peer = peer_start(page_forever, NULL);
+    open_peer("account-key", KEY);
+    struct call c = {.deadline_ms = os_mono_ms() + 4000};
+    assert_int_equal(store_list(store, &c, "", NULL, into_lines, &lines, &err), RC_CORRUPT);
+    assert_non_null(strstr(err.text, "without end"));
+    assert_int_equal(lines.size, 0);
+}
+
 /* Bodies: byte i is i, and reads are counted. */
 static enum rc body_read(void *ctx, uint64_t off, void *dst, size_t size, struct err *e)
 {
@@ -783,23 +819,15 @@ static void test_token_shared(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        CASE(test_text_to_sign),
-        CASE(test_urls),
-        CASE(test_environment),
-        CASE(test_put),
-        CASE(test_conditions),
-        CASE(test_errors),
-        CASE(test_clock),
-        CASE(test_get),
-        CASE(test_list),
-        CASE(test_list_after),
-        CASE(test_blocks),
-        CASE(test_blocks_fail),
-        CASE(test_machine_identity),
-        CASE(test_no_identity),
-        CASE(test_app_identity),
-        CASE(test_client_secret),
-        CASE(test_workload_identity),
+        CASE(test_text_to_sign),   CASE(test_urls),
+        CASE(test_environment),    CASE(test_put),
+        CASE(test_conditions),     CASE(test_errors),
+        CASE(test_clock),          CASE(test_get),
+        CASE(test_list),           CASE(test_list_after),
+        CASE(test_list_surprises), CASE(test_blocks),
+        CASE(test_blocks_fail),    CASE(test_machine_identity),
+        CASE(test_no_identity),    CASE(test_app_identity),
+        CASE(test_client_secret),  CASE(test_workload_identity),
         CASE(test_token_shared),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

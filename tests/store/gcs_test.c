@@ -328,6 +328,42 @@ static void push_text(int status, const char *text)
               &(struct peer_resp){.status = status, .body = text, .body_size = strlen(text)});
 }
 
+#define ITEM(name)                                                                                 \
+    "{\"name\":\"" name "\",\"generation\":\"1\",\"size\":\"1\","                                  \
+    "\"timeCreated\":\"2026-01-02T03:04:05Z\"}"
+
+static void page_forever(void *ctx, const struct peer_req *req, struct peer_resp *resp)
+{
+    (void)ctx;
+    peer_text(resp, "{\"nextPageToken\":\"%u\"}", req->number);
+}
+
+/* No key twice, none out of order, none that was not asked for, and an end. */
+static void test_list_surprises(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {ITEM("root/l/b") "," ITEM("root/l/b"),
+                                      ITEM("root/l/b") "," ITEM("root/l/a"),
+                                      ITEM("root/l/b") "," ITEM("root/m")};
+    char text[1000];
+    unsigned count = 0;
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        snprintf(text, sizeof text, "{\"items\":[%s]}", bad[i]);
+        push_text(200, text);
+        count = 0;
+        assert_int_equal(store_list(store, NULL, "l/", NULL, count_obj, &count, &err), RC_CORRUPT);
+        assert_int_equal(count, 1);
+    }
+    struct peer *endless = peer_start(page_forever, NULL);
+    struct call c = {.deadline_ms = os_mono_ms() + 4000};
+    set_env("STORAGE_EMULATOR_HOST", peer_url(endless));
+    store_close(store);
+    ok(store_open("gs://bucket/root", &store, &err));
+    assert_fails(store_list(store, &c, "", NULL, count_obj, &count, &err), RC_CORRUPT,
+                 "without end");
+    peer_stop(endless);
+}
+
 static void test_bad_answers(void **state)
 {
     (void)state;
@@ -1059,6 +1095,7 @@ int main(void)
         CASE(test_conditions),
         CASE(test_metadata),
         CASE(test_list_is_a_seek),
+        CASE(test_list_surprises),
         CASE(test_bad_answers),
         CASE(test_statuses),
         CASE(test_trouble_passes),

@@ -92,6 +92,12 @@ static enum rc ask(struct http_conf *conf, const char *host, int64_t limit_ms,
     return rc;
 }
 
+static enum rc drop(void *ctx, const void *data, size_t size, struct err *e)
+{
+    (void)ctx, (void)data, (void)size, (void)e;
+    return RC_OK;
+}
+
 static void test_certificates(void **state)
 {
     (void)state;
@@ -111,6 +117,33 @@ static void test_certificates(void **state)
         if (rc == RC_OK) assert_non_null(strstr((char *)resp.text.data, "s_server"));
         if (rc == RC_DENIED) assert_non_null(strstr(err.text, "ertificate"));
     }
+}
+
+/* As every program with OpenSSL or Go in it: the environment may name other authorities. */
+static void test_environment(void **state)
+{
+    (void)state;
+    char cert[64], text[80];
+    struct store *s = NULL;
+    snprintf(cert, sizeof cert, "%s/cert", dir);
+    setenv("SSL_CERT_FILE", cert, 1);
+    CLEANUP(http_resp_fini) struct http_resp resp = {0};
+    enum rc rc = ask(&(struct http_conf){0}, "localhost", 10000, &resp);
+    if (rc != RC_OK) fail_msg("%s: %s", rc_name(rc), err.text);
+    unsetenv("SSL_CERT_FILE");
+    snprintf(text, sizeof text, "https://localhost:%u", port);
+    const struct store_setting settings[] = {
+        {"endpoint", text}, {"access-key-id", "A"}, {"secret-access-key", "B"}};
+    const struct store_conf conf = {.url = "s3://bkt", .settings = settings, .setting_count = 3};
+    static const enum rc want[] = {RC_DENIED, RC_CORRUPT}; /* this server knows no lengths */
+    for (int i = 0; i < 2; i++) {
+        if (i == 1) setenv("AWS_CA_BUNDLE", cert, 1);
+        assert_int_equal(store_open_conf(&conf, &s, &err), RC_OK);
+        rc = store_get(s, NULL, "k", NULL, drop, NULL, &err);
+        if (rc != want[i]) fail_msg("%d: %s: %s", i, rc_name(rc), err.text);
+        store_close(s);
+    }
+    unsetenv("AWS_CA_BUNDLE");
 }
 
 /* TLS to one who does not speak it. */
@@ -143,6 +176,7 @@ int main(void)
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_certificates),
+        cmocka_unit_test(test_environment),
         cmocka_unit_test(test_no_tls),
     };
     return cmocka_run_group_tests(tests, start, stop);

@@ -754,6 +754,24 @@ static void test_ranges_wrong(void **state)
     push(206, "Content-Range: bytes 10-19/*\r\n", "0123456789");
     assert_int_equal(get(10, 10), RC_OK);
     assert_memory_equal(got, "0123456789", 10);
+    /* Whether the object ends there, or the answer alone, cannot be told. */
+    push(206, "Content-Range: bytes 10-14/*\r\n", "01234");
+    assert_int_equal(get(10, 10), RC_CORRUPT);
+    push(206, "Content-Range: bytes 10-19/*\r\n", "0123456789");
+    assert_int_equal(get(10, 0), RC_CORRUPT);
+    assert_int_equal(got_size, 0);
+    /* All of the range came, so there is nothing left to ask for. */
+    unsigned asked = peer_count(p);
+    peer_push(p, &(struct peer_resp){.status = 206,
+                                     .headers = "Content-Range: bytes 10-19/*\r\n",
+                                     .body = "0123456789",
+                                     .body_size = 10,
+                                     .chunked = true,
+                                     .fault = PEER_CUT_BODY,
+                                     .fault_at = 10});
+    assert_int_equal(get(10, 10), RC_OK);
+    assert_int_equal(got_size, 10);
+    assert_int_equal(peer_count(p) - asked, 1);
     push(206, "Content-Range: bytes 0-9/10\r\n", "0123456789"); /* nobody asked */
     assert_int_equal(get(0, 0), RC_CORRUPT);
     peer_push(p, &(struct peer_resp){.status = 206,

@@ -293,15 +293,35 @@ static void test_crowd(void **state)
 }
 
 /* Waiting for a slot ends with the deadline. */
-static enum rc wait_inside(void *ctx, struct retry_hint *hint, struct err *e)
+static void *wait_outside(void *arg)
 {
-    (void)hint, (void)e;
-    struct crowd *crowd = ctx;
+    struct crowd *crowd = arg;
     struct script s = {0};
     struct call c = {.deadline_ms = os_mono_ms() + 80};
     assert_int_equal(retry_run(crowd->p, &c, step, &s, &err), RC_CANCELED);
     assert_int_equal(s.calls, 0);
     assert_non_null(strstr(err.text, "'turn'"));
+    return NULL;
+}
+
+static enum rc wait_inside(void *ctx, struct retry_hint *hint, struct err *e)
+{
+    (void)hint;
+    pthread_t other;
+    assert_int_equal(thr_start(&other, "other", wait_outside, ctx, e), RC_OK);
+    pthread_join(other, NULL);
+    return RC_OK;
+}
+
+/* Who has the slot wants another (credentials from the same host, a sink that uses the store). */
+static enum rc ask_inside(void *ctx, struct retry_hint *hint, struct err *e)
+{
+    (void)hint;
+    struct crowd *crowd = ctx;
+    struct script s = {0};
+    struct call c = {.deadline_ms = os_mono_ms() + 3000};
+    TRY(retry_run(crowd->p, &c, step, &s, e));
+    assert_int_equal(look(crowd->p).busy, 1);
     return RC_OK;
 }
 
@@ -318,6 +338,12 @@ static void test_turn(void **state)
     int64_t from_ms = os_mono_ms();
     assert_int_equal(retry_run(p, NULL, wait_inside, &crowd, &err), RC_OK);
     assert_in_range(os_mono_ms() - from_ms, 80, 250);
+    assert_int_equal(look(p).slots, 2);
+    struct script s = {.fails = 1, .rc = RC_AGAIN, .hint = {.throttled = true, .final = true}};
+    assert_int_equal(retry_run(p, NULL, step, &s, &err), RC_AGAIN);
+    assert_int_equal(look(p).slots, 1);
+    assert_int_equal(retry_run(p, NULL, ask_inside, &crowd, &err), RC_OK);
+    assert_int_equal(look(p).busy, 0);
     pacer_close(p);
 }
 

@@ -821,6 +821,18 @@ static void test_delete_many(void **state)
     answer(204, NULL, NULL);
     ok(store_del(store, NULL, (const char *[]){"a\x01", "b"}, 2, &err));
     assert_int_equal(peer_left(peer), 0);
+    /* Nor does what is not UTF-8. */
+    answer(204, NULL, NULL);
+    answer(204, NULL, NULL);
+    ok(store_del(store, NULL, (const char *[]){"\xff", "b"}, 2, &err));
+    assert_int_equal(peer_left(peer), 0);
+    /* An answer that says nothing does not say that they are deleted. */
+    answer(200, NULL, NULL);
+    peer_push_many(peer, 3, &(struct peer_resp){.status = 204});
+    ok(store_del(store, NULL, keys, 3, &err));
+    assert_int_equal(peer_left(peer), 0);
+    answer(200, NULL, "<DeleteResultX/>");
+    assert_int_equal(store_del(store, NULL, keys, 3, &err), RC_CORRUPT);
     /* Not offered: one by one, and remembered. */
     unsigned before = peer_count(peer);
     answer(501, NULL, ERR_XML("NotImplemented", "x"));

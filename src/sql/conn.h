@@ -1,0 +1,97 @@
+/*
+ * conn.h -- one SQLite connection of a tenant: prepared statements kept, limits, what is forbidden.
+ *
+ * A tenant must not reach anything but its own database. So whatever the SQL says, refused are:
+ * ATTACH and DETACH, VACUUM INTO, load_extension, writable_schema and every PRAGMA that is not in
+ * the list of conn.c, writes to sqlite_dbpage and to shadow tables, URI file names. The authorizer
+ * callback and SQLITE_DBCONFIG_DEFENSIVE see to it; `policy` may refuse more.
+ *
+ * Threads: a connection belongs to one thread at a time; sql_conn_interrupt may come from any.
+ */
+#ifndef SQL_CONN_H
+#define SQL_CONN_H
+#include "base/thr.h"
+#include "sql/sql.h"
+
+struct sql_conn;
+
+/* A second opinion on each action of a statement while it is prepared, for roles. action: a code of
+ * sqlite3_set_authorizer; the texts as documented there, may be NULL. True: allowed. */
+typedef bool sql_policy_fn(void *ctx, int action, const char *a, const char *b, const char *db);
+
+struct sql_conn_opts {
+    const char *path;       /* created when missing, unless read_only */
+    bool read_only;         /* query_only: no statement may write */
+    bool full_sync;         /* synchronous=FULL, else NORMAL */
+    int64_t cache_kib;      /* 0: 2000 */
+    int64_t mmap_bytes;     /* 0: none */
+    int64_t busy_ms;        /* wait for locks of other processes; 0: 5000 */
+    unsigned statement_max; /* prepared statements kept; 0: 64 */
+    uint64_t page_max;      /* max_page_count; 0: no limit */
+};
+/* WAL mode, foreign_keys off as SQLite has it, temp_store=MEMORY, no automatic checkpoint: whoever
+ * writes calls sql_conn_checkpoint. Fails: RC_NOT_FOUND read_only and no file; RC_CORRUPT; RC_BUSY;
+ * RC_NO_MEM; RC_IO. */
+MUST_CHECK enum rc sql_conn_open(const struct sql_conn_opts *opts, struct sql_conn **ret_conn,
+                                 struct err *err);
+void sql_conn_close(struct sql_conn *c); /* NULL is fine; an open transaction is rolled back */
+void sql_conn_policy(struct sql_conn *c, sql_policy_fn *fn, void *ctx); /* drops kept statements */
+
+struct sql_limits {    /* of one call; zero: none */
+    uint64_t row_max;  /* rows given to the sink */
+    uint64_t byte_max; /* of values given to the sink */
+    bool read_only;    /* refuse to run a statement that would write */
+};
+/* Run one statement. call: deadline and cancellation, looked at every few thousand VM steps.
+ * RC_OK: *done is filled. RC_INVALID: the client's failure, in *sql_err, and the connection goes on
+ * (a transaction may have ended: sql_conn_autocommit). Other codes: trouble on our side, in err:
+ * RC_BUSY, RC_CANCELED (deadline too), RC_TOO_BIG (a limit), RC_NO_SPACE, RC_CORRUPT, RC_IO,
+ * RC_NO_MEM, the sink's own; sql_err is filled for those as well, for the client. */
+MUST_CHECK enum rc sql_conn_run(struct sql_conn *c, const struct call *call,
+                                const struct sql_limits *limits, const struct sql_stmt *stmt,
+                                const struct sql_sink *sink, struct sql_done *done,
+                                struct sql_error *sql_err, struct err *err);
+/* A script: statements one after another until the first failure, rows dropped; what ran stays.
+ * A script that does not end in a complete statement is refused before anything runs. */
+MUST_CHECK enum rc sql_conn_script(struct sql_conn *c, const struct call *call, const char *sql,
+                                   size_t size, struct sql_error *sql_err, struct err *err);
+
+struct sql_param {
+    const char *name; /* with its prefix; NULL for '?' */
+};
+struct sql_description { /* valid until the next call on the connection */
+    const struct sql_param *params;
+    size_t param_count;
+    const struct sql_col *cols;
+    size_t col_count;
+    bool is_explain, is_readonly;
+};
+MUST_CHECK enum rc sql_conn_describe(struct sql_conn *c, const char *sql, size_t size,
+                                     struct sql_description *ret, struct sql_error *sql_err,
+                                     struct err *err);
+/* What a statement is, without running it: for routing. Comments and white space before it are
+ * skipped; an incomplete or unknown one is SQL_KIND_OTHER. Pure. */
+enum sql_kind {
+    SQL_KIND_READ,  /* SELECT, VALUES, EXPLAIN, WITH ... SELECT: to be confirmed by prepare */
+    SQL_KIND_WRITE, /* INSERT, UPDATE, DELETE, REPLACE, CREATE, DROP, ALTER, REINDEX, ANALYZE, WITH
+                     */
+    SQL_KIND_BEGIN, /* BEGIN; and BEGIN READONLY, which is libSQL's */
+    SQL_KIND_END,   /* COMMIT, END, ROLLBACK (not to a savepoint) */
+    SQL_KIND_SAVEPOINT, /* SAVEPOINT, RELEASE, ROLLBACK TO */
+    SQL_KIND_OTHER      /* PRAGMA, VACUUM, ATTACH, nonsense */
+};
+enum sql_kind sql_kind_of(const char *sql, size_t size);
+
+bool sql_conn_autocommit(const struct sql_conn *c);
+/* Begin and end by hand, for the writer. */
+MUST_CHECK enum rc sql_conn_begin(struct sql_conn *c, bool immediate, struct err *err);
+MUST_CHECK enum rc sql_conn_commit(struct sql_conn *c, struct err *err);
+void sql_conn_rollback(struct sql_conn *c); /* none open is fine */
+MUST_CHECK enum rc sql_conn_savepoint(struct sql_conn *c, struct err *err);
+/* keep false: undo what was done since. Fails: RC_INVALID the transaction has ended meanwhile. */
+MUST_CHECK enum rc sql_conn_release(struct sql_conn *c, bool keep, struct err *err);
+/* PASSIVE; *ret_pages: frames left in the WAL. */
+MUST_CHECK enum rc sql_conn_checkpoint(struct sql_conn *c, uint32_t *ret_pages, struct err *err);
+void sql_conn_interrupt(struct sql_conn *c);
+int64_t sql_conn_memory(const struct sql_conn *c); /* bytes: page cache, schema, statements */
+#endif

@@ -1,0 +1,80 @@
+/*
+ * writer.h -- group commit: autocommit writes of all clients that wait together become one
+ * transaction of savepoints with one fsync.
+ *
+ *   submit ──► queue ──► [BEGIN IMMEDIATE  SAVEPOINT w1 RELEASE  SAVEPOINT w2 ROLLBACK TO ...
+ * COMMIT] each with its own result; a failing one takes no other with it │ COMMIT failed: all of
+ * the group fail with its cause ▼ fn(done) of each, in order, after the commit is on disk
+ *
+ * A write is a list of statements that run as one unit (a batch of the protocol that has no
+ * BEGIN of its own). Rows of RETURNING go to the write's sink while the transaction is still open:
+ * the sink must keep them and let nobody see them before `done` says success.
+ * What cannot run inside a transaction (VACUUM, some PRAGMAs, BEGIN ... COMMIT scripts) is marked
+ * `alone` and gets a turn of its own, without BEGIN around it.
+ *
+ * Interactive transactions take the same turn: sql_writer_enter gives the connection to one caller,
+ * in the order of arrival among groups, until sql_writer_leave or the limit of its hold.
+ *
+ * Threads: any may submit. The work is done by whoever calls sql_writer_work: a job of a pool,
+ * woken by `wake`, at most one at a time.
+ */
+#ifndef SQL_WRITER_H
+#define SQL_WRITER_H
+#include "sql/conn.h"
+
+#define SQL_GROUP_MAX 256 /* writes in one transaction */
+
+struct sql_writer;
+struct sql_write;
+/* rc and errors as sql_conn_run; of the statement that failed, or of the commit. */
+typedef void sql_write_fn(struct sql_write *w);
+struct sql_write { /* the caller's; alive and untouched from submit until fn is called */
+    /* In: */
+    enum rc (*run)(struct sql_write *w, struct sql_conn *c, struct err *err); /* the statements */
+    sql_write_fn *fn; /* when done; by the working thread; must be quick */
+    void *ctx;
+    struct call call; /* its deadline counts while it waits, too */
+    sql_policy_fn *policy;
+    void *policy_ctx;
+    bool alone;
+    /* Out: */
+    enum rc rc;
+    struct err err;
+    struct sql_error sql_err; /* code "" when there is none */
+    uint64_t commit;          /* number of the commit that holds it, from 1; grows */
+    /* Private: */
+    struct sql_write *next;
+    int64_t queued_ms;
+};
+
+struct sql_writer_opts {
+    struct sql_conn_opts conn;
+    size_t queue_max;        /* writes that may wait; 0: 4096 */
+    int64_t hold_ms;         /* an interactive transaction may keep the lock; 0: 5000 */
+    void (*wake)(void *ctx); /* there is work: see to it that sql_writer_work is called soon */
+    void *wake_ctx;
+};
+/* The connection is opened by the first work. Fails: RC_NO_MEM. */
+MUST_CHECK enum rc sql_writer_new(const struct sql_writer_opts *opts, struct sql_writer **ret_w,
+                                  struct err *err);
+/* Nothing may wait or hold any more. */
+void sql_writer_free(struct sql_writer *w);
+/* Fails: RC_BUSY the queue is full (fn is not called then). */
+MUST_CHECK enum rc sql_writer_submit(struct sql_writer *w, struct sql_write *write,
+                                     struct err *err);
+/* Run groups until the queue is empty or budget_us is over. True: there is more to do. */
+bool sql_writer_work(struct sql_writer *w, int64_t budget_us);
+
+/* Wait for the turn and take the connection, with BEGIN IMMEDIATE done. Blocks the caller up to
+ * call's deadline. Fails: RC_CANCELED; RC_BUSY; RC_IO ... as sql_conn_open. */
+MUST_CHECK enum rc sql_writer_enter(struct sql_writer *w, const struct call *call,
+                                    struct sql_conn **ret_conn, struct err *err);
+/* Give it back; an open transaction is rolled back. *ret_commit: the number of its commit, or 0. */
+void sql_writer_leave(struct sql_writer *w, uint64_t *ret_commit);
+
+struct sql_writer_stats {
+    uint64_t writes, failed, commits, group_max; /* writes / commits: the mean group */
+    size_t waiting;
+};
+void sql_writer_look(struct sql_writer *w, struct sql_writer_stats *ret);
+#endif
