@@ -24,6 +24,9 @@ const struct command *cli_find(const struct cli *c, const char *name); /* NULL: 
 void cli_usage(const struct cli *c, FILE *out);                        /* the list of commands */
 void cli_hint(struct cli *c, const char *fmt, ...) FMT(2, 3);
 
+/* A replica's URL for a hint: without secrets, and quoted where a shell wants it. Cut to fit. */
+void cli_shown_url(const char *url, char *out, size_t size);
+
 /* The options that every command with a configuration has; used inside an option table. */
 #define CLI_CONFIG_OPTS                                                                            \
     {.name = "config",                                                                             \

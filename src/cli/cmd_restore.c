@@ -205,7 +205,7 @@ static enum rc find_out(struct cli *c, struct job *j, struct err *err)
     j->out = opts_str(j->o, "o");
     if (j->out[0] == '\0' && j->r.by_url) {
         char shown[512];
-        config_url_redact(j->r.name, shown, sizeof shown);
+        cli_shown_url(j->r.name, shown, sizeof shown);
         cli_hint(c, "sluice restore -o /path/to/db %s", shown);
         return err_set(err, RC_INVALID, "-o is required when restoring from a replica URL");
     }
@@ -301,7 +301,9 @@ static enum rc show_plan(struct cli *c, struct job *j, struct err *err)
                        "list; leave out -dry-run to restore it");
     enum rc rc = restore_plan(&j->r.log, NULL, &j->target, &plan, err);
     if (rc == RC_NOT_FOUND) {
-        cli_hint(c, "sluice ltx -level all %s", j->r.by_url ? "REPLICA_URL" : j->r.name);
+        char shown[512];
+        cli_shown_url(j->r.name, shown, sizeof shown);
+        cli_hint(c, "sluice ltx -level all %s", shown);
         return err_set(err, RC_NOT_FOUND, "no matching backup files available");
     }
     TRY(rc);
@@ -439,7 +441,7 @@ static enum rc no_backup(struct cli *c, const struct job *j, struct err *err)
         return RC_OK;
     }
     char shown[512];
-    config_url_redact(j->r.name, shown, sizeof shown);
+    cli_shown_url(j->r.name, shown, sizeof shown);
     cli_hint(c, "sluice ltx -level all %s", shown);
     log_debug("restore", "reason", why.text);
     return err_set(err, RC_NOT_FOUND, "no matching backup files available");

@@ -8,6 +8,8 @@
 #include <unistd.h>
 
 #define COLUMNS_MAX 8
+#define PLAIN       /* what a shell leaves as it is */                                             \
+    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789%+,-./:=@_"
 
 const struct command *cli_find(const struct cli *c, const char *name)
 {
@@ -31,6 +33,14 @@ void cli_hint(struct cli *c, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(c->hint, sizeof c->hint, fmt, ap);
     va_end(ap);
+}
+
+void cli_shown_url(const char *url, char *out, size_t size)
+{
+    char shown[512];
+    config_url_redact(url, shown, sizeof shown);
+    bool plain = strspn(shown, PLAIN) == strlen(shown) || strchr(shown, '\'') != NULL;
+    snprintf(out, size, plain ? "%s" : "'%s'", shown);
 }
 
 enum rc cli_load_config(struct cli *c, struct config **ret_cfg, struct err *err)

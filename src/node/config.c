@@ -30,6 +30,7 @@ static enum rc find_type(struct config_replica *r, const struct config_where *at
 static enum rc take_file_url(struct config_replica *r, const struct config_where *at,
                              struct err *err);
 static bool has_pair(const struct config_replica *r, const char *key);
+static bool broken_port(const char *host, const char *end);
 static void put_part(char *out, size_t size, const char *part, size_t part_size);
 
 enum rc config_file_path(const char *path, char ret_path[OS_PATH_MAX], struct err *err)
@@ -230,13 +231,20 @@ void config_url_redact(const char *url, char *out, size_t size)
     const char *rest = strstr(url, "://");
     const char *query = strchr(url, '?');
     const char *end = query ? query : url + strlen(url);
-    rest = rest == NULL ? url : rest + 3;
+    bool plain = rest == NULL || rest > end;
+    rest = plain ? url : rest + 3;
     const char *slash = rest < end ? memchr(rest, '/', (size_t)(end - rest)) : NULL;
     /* The last '@' before the path ends the user part: a password may hold one, too. */
     const char *host_end = slash ? slash : end;
     const char *at = rest < host_end ? memrchr(rest, '@', (size_t)(host_end - rest)) : NULL;
     const char *colon = at ? memchr(rest, ':', (size_t)(at - rest)) : NULL;
     out[0] = '\0';
+    if (!plain && at == NULL && broken_port(rest, host_end)) {
+        /* A password with a '/' or '?' that should have been escaped: nobody knows its end. */
+        put_part(out, size, url, (size_t)(strchr(rest, ':') - url));
+        put_part(out, size, ":***", 4);
+        return;
+    }
     if (colon != NULL) {
         put_part(out, size, url, (size_t)(colon - url));
         put_part(out, size, ":***", 4);
@@ -247,10 +255,19 @@ void config_url_redact(const char *url, char *out, size_t size)
     for (const char *p = query; p != NULL && *p != '\0';) {
         size_t piece = 1 + strcspn(p + 1, "&");
         const char *eq = memchr(p, '=', piece);
-        put_part(out, size, p, eq ? (size_t)(eq - p) : piece);
-        if (eq != NULL) put_part(out, size, "=***", 4);
+        bool show = eq == NULL || config__may_show(p + 1, (size_t)(eq - p - 1), p + piece);
+        put_part(out, size, p, show ? piece : (size_t)(eq - p));
+        if (!show) put_part(out, size, "=***", 4);
         p += piece;
     }
+}
+
+/* Does the part behind "://" have a port that is no number? "[::1]" and "arn:..." are none. */
+static bool broken_port(const char *host, const char *end)
+{
+    const char *colon = memchr(host, ':', (size_t)(end - host));
+    if (colon == NULL || host[0] == '[' || strncmp(host, "arn:", 4) == 0) return false;
+    return colon + 1 + strspn(colon + 1, "0123456789") < end;
 }
 
 enum rc config__db_finish(struct config_db *db, const struct config_where *at, struct err *err)

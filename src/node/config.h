@@ -137,7 +137,8 @@ MUST_CHECK enum rc config_expand_env(const char *text, size_t size, struct buf *
 MUST_CHECK enum rc config_expand_path(const char *path, char ret_path[OS_PATH_MAX],
                                       struct err *err);
 bool config_is_url(const char *text); /* "scheme://..." */
-/* A URL that may be shown: passwords and query values are starred. Cut to fit. */
+/* A URL that may be shown: a password and the values of settings that are not known to be harmless
+ * are starred. Cut to fit. */
 void config_url_redact(const char *url, char *out, size_t size);
 
 /* The option table, for documentation. `types` only for settings of a store. */

@@ -41,6 +41,9 @@ struct config_where {
 /* NULL when the scope has no such key. */
 #define STORE_SETTINGS_MAX 40 /* more than there are keys of stores */
 const struct config_key *config__key(enum config_scope scope, const char *name);
+/* May the value of this setting of a URL's query, which ends at `end`, be shown? `name` in either
+ * spelling. */
+bool config__may_show(const char *name, size_t name_size, const char *end);
 /* Does the scope have keys "name.something"? */
 bool config__section(enum config_scope scope, const char *name);
 

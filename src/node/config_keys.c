@@ -3,6 +3,7 @@
 #include "node/config_intern.h"
 #include "base/mem.h"
 #include "fmt/text.h"
+#include <ctype.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -61,6 +62,7 @@ static enum rc check_range(const struct config_key *k, int64_t v, const char *te
                            const struct config_where *at, struct err *err);
 static enum rc check_choice(const struct config_key *k, const char *text,
                             const struct config_where *at, struct err *err);
+static bool same_name(const char *key, const char *name, size_t name_size);
 static enum rc set_pair(struct config_replica *r, const char *key, const char *value, bool secret,
                         struct err *err);
 
@@ -69,6 +71,19 @@ const struct config_key *config__key(enum config_scope scope, const char *name)
     for (size_t i = 0; i < KEY_COUNT; i++)
         if (keys[i].scope == scope && strcmp(keys[i].key, name) == 0) return &keys[i];
     return NULL;
+}
+
+/* Only what is known to be harmless; and a URL in a setting may hold a password. */
+bool config__may_show(const char *name, size_t name_size, const char *end)
+{
+    size_t value_size = (size_t)(end - name) - name_size;
+    if (memchr(name + name_size, '@', value_size) != NULL) return false;
+    if (memmem(name + name_size, value_size, "%40", 3) != NULL) return false;
+    for (size_t i = 0; i < KEY_COUNT; i++)
+        if (keys[i].scope == CONFIG_STORE && keys[i].kind != CONFIG_SECRET &&
+            same_name(keys[i].key, name, name_size))
+            return true;
+    return false;
 }
 
 bool config__section(enum config_scope scope, const char *name)
@@ -335,6 +350,21 @@ static enum rc check_range(const struct config_key *k, int64_t v, const char *te
         return config__bad(at, k->key, err, "must be at least %lld (got %s)", (long long)k->min,
                            text);
     return config__bad(at, k->key, err, "must be at most %lld (got %s)", (long long)k->max, text);
+}
+
+/* "force-path-style" and "forcePathStyle" are the same. */
+static bool same_name(const char *key, const char *name, size_t name_size)
+{
+    const char *end = name + name_size;
+    for (; *key != '\0'; key++) {
+        if (*key == '-') {
+            name += name < end && *name == '-';
+        } else {
+            if (name == end || tolower((unsigned char)*name) != *key) return false;
+            name++;
+        }
+    }
+    return name == end;
 }
 
 static enum rc check_choice(const struct config_key *k, const char *text,

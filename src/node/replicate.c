@@ -322,7 +322,7 @@ static enum rc shut_down(struct node *n, struct err *err)
     pthread_t watcher;
     n->end_ms = os_mono_ms() + (limit > 0 ? limit : LAST_ATTEMPT_MS);
     TRY(thr_start(&watcher, "shutdown", watch_shutdown, n, err));
-    stop_pools(n);
+    sched_stop(n->pools.capture);
     enum rc rc = final_sync(n, err);
     atomic_store(&n->ended, true);
     pthread_join(watcher, NULL);
@@ -366,6 +366,7 @@ static enum rc final_sync(struct node *n, struct err *err)
 static void *final_sync_service(void *arg)
 {
     struct service *s = arg;
+    sched_stop(s->upload);
     struct err ignored; /* final_sync_nth keeps its failures in the node, and never fails */
     if (thr_each(FINAL_THREADS, s->n->task_count, final_sync_nth, s, &ignored) != RC_OK)
         log_error("final sync", "error", ignored.text);

@@ -1015,8 +1015,9 @@ static enum rc load_name(void *ctx, const char *name, const struct sftp_attrs *a
     struct load *n = ctx;
     if (!walk_wants(n->d, name)) return RC_OK;
     struct walk_item item = item_of(a);
-    if (!a->has_mode || !a->has_size || !a->has_times || item.kind == WALK_NEITHER)
-        item.kind = WALK_UNSURE; /* the server did not say, or a link, or nothing for us */
+    bool told = a->has_mode && a->has_size && a->has_times;
+    /* The server did not say, or it is a link, or nothing for us. */
+    if (item.kind == WALK_NEITHER || (item.kind == WALK_OBJECT && !told)) item.kind = WALK_UNSURE;
     return walk_list_add(&n->names, name, "", item, err);
 }
 

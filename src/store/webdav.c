@@ -32,6 +32,7 @@
 #include "store/driver.h"
 #include "store/hash.h"
 #include "store/http.h"
+#include "store/walk.h"
 #include "store/xml.h"
 #include <inttypes.h>
 #include <stdio.h>
@@ -45,12 +46,10 @@
 #define AUTH_SIZE         (BASE64_SIZE(sizeof((struct url *)0)->user + 2048) + 8)
 #define HREF_MAX          4096
 #define LISTING_MAX       (64u << 20) /* of one collection's answer: some 100,000 objects */
-#define ENTRIES_MAX       1000000u
 #define PUT_ROUNDS        3
 #define DISCARD_MS        2000
 #define STALE_MS          (24 * 3600 * 1000ll)
 #define SWEPT_COUNT       32
-#define NAME_IS_TMP(name) (strncmp(name, STORE_TMP_PREFIX, sizeof STORE_TMP_PREFIX - 1) == 0)
 
 struct webdav {
     struct store base;
@@ -72,16 +71,9 @@ struct ask {
     char what[PATH_SIZE + 32];
 };
 
-/* What is in a collection. Names of collections end in '/', so sorted names are in the order of the
- * keys that they stand for. */
-struct entry {
-    size_t name, etag; /* offsets in text */
-    uint64_t size;
-    int64_t mtime_ms;
-};
+/* What is in a collection. */
 struct entries {
-    struct buf items; /* struct entry */
-    struct buf text;
+    struct walk_list names;
     bool folder;     /* the resource itself is a collection */
     int64_t date_ms; /* the server's clock; 0: unknown */
 };
@@ -96,17 +88,6 @@ struct parse {
     uint64_t size;
     int64_t mtime_ms;
     char etag[STORE_ETAG_MAX];
-};
-
-/* One listing. */
-struct walk {
-    struct webdav *w;
-    const struct call *c;
-    const char *prefix;
-    const char *after;
-    store_list_fn *fn;
-    void *ctx;
-    struct store_obj obj; /* obj.key: the folder in hand and a '/', then the name in hand */
 };
 
 /* How the server writes a PUT. */
@@ -166,10 +147,7 @@ static enum rc parse_element(void *ctx, const char *path, const char *text, stru
 static enum rc parse_href(struct parse *p, const char *text, struct err *err);
 static enum rc parse_response(struct parse *p, struct err *err);
 static void entries_fini(struct entries *e);
-static const char *entry_name(const struct entries *e, size_t i);
-static int by_name(const void *a, const void *b, void *ctx);
-static enum rc walk_folder(struct walk *k, size_t dir_size, struct err *err);
-static bool wanted(struct walk *k, size_t dir_size, const char *name);
+static enum rc list_read(struct walk *k, struct walk_folder *d, const char *key, struct err *err);
 static bool unescape(const char *text, char *out, size_t out_size, bool *ret_odd);
 static int64_t http_date(const char *text);
 
@@ -255,16 +233,14 @@ static enum rc webdav_list(struct store *s, const struct call *c, const char *pr
                            const struct store_list_opts *opts, store_list_fn *fn, void *ctx,
                            struct err *err)
 {
-    struct walk k = {.w = (struct webdav *)s,
+    struct walk k = {.store = s,
                      .c = c,
                      .prefix = prefix,
                      .after = opts->after,
                      .fn = fn,
-                     .ctx = ctx};
-    const char *slash = strrchr(prefix, '/');
-    size_t dir_size = slash ? (size_t)(slash - prefix) + 1 : 0;
-    memcpy(k.obj.key, prefix, dir_size);
-    return walk_folder(&k, dir_size, err);
+                     .ctx = ctx,
+                     .read = list_read};
+    return walk_tree(&k, err);
 }
 
 static enum rc webdav_del(struct store *s, const struct call *c, const char *key, struct err *err)
@@ -640,16 +616,17 @@ static void sweep_once(struct webdav *w, const struct call *c, const char *path)
     if (!known) w->swept[w->swept_next++ % SWEPT_COUNT] = hash;
     thr_unlock(&w->lock);
     if (known || folder_read(w, c, folder, &e, &ignored) != RC_OK || e.date_ms == 0) return;
-    const struct entry *items = (const struct entry *)(void *)e.items.data;
-    for (size_t i = 0; i < e.items.size / sizeof *items; i++) {
-        const char *name = entry_name(&e, i);
-        if (!NAME_IS_TMP(name) || strchr(name, '/') != NULL || items[i].mtime_ms == 0) continue;
-        if (e.date_ms - items[i].mtime_ms < STALE_MS || call_check(c, &ignored) != RC_OK) continue;
+    size_t count;
+    const struct walk_item *item = walk_list_items(&e.names, &count);
+    for (; count > 0; count--, item++) {
+        const char *name = walk_list_name(&e.names, item);
+        if (!walk_is_tmp(name) || item->kind != WALK_OBJECT || item->mtime_ms == 0) continue;
+        if (e.date_ms - item->mtime_ms < STALE_MS || call_check(c, &ignored) != RC_OK) continue;
         if (snprintf(tmp, sizeof tmp, "%s/%s", folder, name) < PATH_SIZE) discard(w, tmp);
     }
 }
 
-/* All that is in a collection, sorted. A missing one is empty. */
+/* All that is in a collection. A missing one is empty. */
 static enum rc folder_read(struct webdav *w, const struct call *c, const char *path,
                            struct entries *out, struct err *err)
 {
@@ -667,14 +644,8 @@ static enum rc folder_read(struct webdav *w, const struct call *c, const char *p
     }
     if (a.resp.status != 207) return RC_OK;
     TRY(entries_parse(path, &a.resp, out, err));
-    if (out->folder) {
-        if (out->items.size > 0)
-            qsort_r(out->items.data, out->items.size / sizeof(struct entry), sizeof(struct entry),
-                    by_name, out);
-        return RC_OK;
-    }
-    entries_fini(out);
-    *out = (struct entries){0};
+    if (out->folder) return RC_OK;
+    walk_list_reset(&out->names);
     if (strcmp(path, w->root) != 0) return RC_OK;
     return err_set(err, RC_INVALID, "list: '%s' is not a collection", w->base.name);
 }
@@ -751,77 +722,26 @@ static enum rc parse_response(struct parse *p, struct err *err)
     if (done.odd || done.refused || strchr(name, '/') != NULL) return RC_OK;
     if (!done.folder && !done.sized)
         return err_set(err, RC_CORRUPT, "no size of '%.128s'", done.href);
-    if (e->items.size / sizeof(struct entry) >= ENTRIES_MAX)
-        return err_set(err, RC_TOO_BIG, "more than %u objects in one collection", ENTRIES_MAX);
-    struct entry item = {.name = e->text.size, .size = done.size, .mtime_ms = done.mtime_ms};
-    TRY(buf_printf(&e->text, err, "%s%s", name, done.folder ? "/" : ""));
-    TRY(buf_append(&e->text, "", 1, err));
-    item.etag = e->text.size;
-    TRY(buf_append(&e->text, done.etag, strlen(done.etag) + 1, err));
-    return buf_append(&e->items, &item, sizeof item, err);
+    struct walk_item item = {.size = done.size,
+                             .mtime_ms = done.mtime_ms,
+                             .kind = done.folder ? WALK_FOLDER : WALK_OBJECT};
+    return walk_list_add(&e->names, name, done.etag, item, err);
 }
 
 static void entries_fini(struct entries *e)
 {
-    buf_fini(&e->items);
-    buf_fini(&e->text);
+    walk_list_fini(&e->names);
 }
 
-static const char *entry_name(const struct entries *e, size_t i)
-{
-    const struct entry *items = (const struct entry *)(void *)e->items.data;
-    return (const char *)e->text.data + items[i].name;
-}
-
-static int by_name(const void *a, const void *b, void *ctx)
-{
-    const struct entries *e = ctx;
-    const char *text = (const char *)e->text.data;
-    return strcmp(text + ((const struct entry *)a)->name, text + ((const struct entry *)b)->name);
-}
-
-/* List the folder whose key, with its '/', is in k->obj.key. */
-static enum rc walk_folder(struct walk *k, size_t dir_size, struct err *err)
+static enum rc list_read(struct walk *k, struct walk_folder *d, const char *key, struct err *err)
 {
     CLEANUP(entries_fini) struct entries e = {0};
+    struct webdav *w = (struct webdav *)k->store;
     char path[PATH_SIZE];
-    k->obj.key[dir_size] = '\0';
-    object_path(k->w, k->obj.key, path);
+    object_path(w, key, path);
     path[strlen(path) - 1] = '\0'; /* after the root or a folder's key, there is a '/' */
-    TRY(folder_read(k->w, k->c, path, &e, err));
-    const struct entry *items = (const struct entry *)(void *)e.items.data;
-    for (size_t i = 0; i < e.items.size / sizeof *items; i++) {
-        const char *name = entry_name(&e, i);
-        if (!wanted(k, dir_size, name)) continue;
-        size_t key_size = strlen(k->obj.key);
-        if (k->obj.key[key_size - 1] == '/') {
-            TRY(walk_folder(k, key_size, err));
-            continue;
-        }
-        k->obj.size = items[i].size;
-        k->obj.mtime_ms = items[i].mtime_ms;
-        memcpy(k->obj.etag, e.text.data + items[i].etag,
-               strlen((const char *)e.text.data + items[i].etag) + 1);
-        if (call_check(k->c, err) != RC_OK) return err_wrap(err, "list '%s'", k->w->base.name);
-        TRY(k->fn(k->ctx, &k->obj, err));
-    }
-    return RC_OK;
-}
-
-/* Can the name be or hold an object to list? If so, it is put into obj.key. */
-static bool wanted(struct walk *k, size_t dir_size, const char *name)
-{
-    size_t size = strlen(name), prefix_size = strlen(k->prefix);
-    bool folder = name[size - 1] == '/';
-    if (NAME_IS_TMP(name) || dir_size + size > STORE_KEY_MAX - (folder ? 1 : 0)) return false;
-    /* Only the first folder of the walk can be shorter than the prefix; the rest of it has no '/'.
-     */
-    if (prefix_size > dir_size && strncmp(name, k->prefix + dir_size, prefix_size - dir_size) != 0)
-        return false;
-    memcpy(k->obj.key + dir_size, name, size + 1);
-    /* Are all keys that begin with it at or before `after`? */
-    int order = strncmp(k->obj.key, k->after, dir_size + size);
-    return order > 0 || (order == 0 && folder);
+    TRY(folder_read(w, k->c, path, &e, err));
+    return walk_names(d, &e.names, err);
 }
 
 /* False: a bad escape, or no room. *ret_odd is set true when a '/' or 0 was escaped. */

@@ -13,7 +13,7 @@ run probe "$url" && is 0 && err '' && out_has "store: $url" && out_has 'prefix: 
     out_has 'create-race          ok      32 writers of one key, 8 rounds: 8 with exactly one' &&
     out_has 'requests: '
 unchanged
-run probe "$dir/rep" -duration=1s && is 0 && out_has 'usable for backup: yes'
+run probe "$dir/rep" -duration=10s && is 0 && out_has 'usable for backup: yes'
 run probe -config config.yml app.db && is 0 && err '' && out_has "store: $url"
 unchanged
 
@@ -91,9 +91,9 @@ dbs:
     replica: {type: sftp, host: "$(value HOST):$(value PORT)", user: $(value USER_NAME),
               key-path: $(value KEY), host-key: "$(value HOST_KEY)", path: $(value ROOT)/p}
 END
-    run probe -duration 2s -config sftp.yml s.db && is 3 && err '' && out_has 'usable for backup: yes' &&
+    run probe -duration 20s -config sftp.yml s.db && is 3 && err '' && out_has 'usable for backup: yes' &&
         out_has 'usable for high availability: no (replace-rules: not offered: no conditional'
-    run probe -duration 1s -json -config sftp.yml s.db && is 3 && err '' &&
+    run probe -duration 20s -json -config sftp.yml s.db && is 3 && err '' &&
         out_has '"usable_for_high_availability": false' && out_has '"result": "not offered"'
     holds test "$(find "$(value ROOT)" -type f | wc -l)" -eq 0
 else
