@@ -58,7 +58,7 @@ stage() {
         build debug && check debug
         ;;
     asan)
-        build asan -DSLUICE_CRASH_ROUNDS=100 && check asan -L 'quick|push'
+        build asan -DSLUICE_CRASH_ROUNDS=60 -DSLUICE_CRASH_S3_ROUNDS=12 && check asan -L 'quick|push'
         ;;
     tsan)
         build tsan -DSLUICE_CRASH_ROUNDS=20 && check tsan -L quick &&

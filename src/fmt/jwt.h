@@ -22,7 +22,7 @@ struct jwt_keys;
  * public one) and never showing it; RC_TOO_BIG more than the limits above; RC_NO_MEM. */
 MUST_CHECK enum rc jwt_keys_parse(const char *text, size_t size, struct jwt_keys **ret_keys,
                                   struct err *err);
-void jwt_keys_free(struct jwt_keys *keys); /* NULL is fine; wipes secrets */
+void jwt_keys_free(struct jwt_keys *keys);   /* NULL is fine; wipes secrets */
 void jwt_keys_freep(struct jwt_keys **keys); /* for CLEANUP */
 
 enum jwt_problem { JWT_OK, JWT_MALFORMED, JWT_BAD_SIGNATURE, JWT_EXPIRED, JWT_NOT_YET };

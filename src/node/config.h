@@ -116,8 +116,8 @@ void config_replica_fini(struct config_replica *r);
 MUST_CHECK enum rc config_replica_open(const struct config_replica *r, struct store **ret_store,
                                        struct err *err);
 
-/* The service that a replica talks to: replicas with the same name share its limits. Not for people;
- * it may hold secrets. */
+/* The service that a replica talks to: replicas with the same name share its limits. Not to be
+ * shown, it may hold secrets. */
 #define CONFIG_SERVICE_MAX 512
 void config_replica_service(const struct config_replica *r, char ret_name[CONFIG_SERVICE_MAX]);
 

@@ -18,7 +18,9 @@ struct metrics {
     void *ctx;
 };
 
-static enum rc find_address(const char *addr, struct addrinfo **ret_info, struct err *err);
+static enum rc find_address(const char *addr, int family, struct addrinfo **ret_info,
+                            struct err *err);
+static enum rc listen_at(struct metrics *m, const char *addr, int family, struct err *err);
 static enum MHD_Result answer(void *cls, struct MHD_Connection *connection, const char *url,
                               const char *method, const char *version, const char *upload_data,
                               size_t *upload_data_size, void **state);
@@ -28,26 +30,18 @@ static enum MHD_Result reply(struct MHD_Connection *connection, unsigned status,
 enum rc metrics_start(const char *addr, metrics_fn *fn, void *ctx, struct metrics **ret_metrics,
                       struct err *err)
 {
-    struct addrinfo *info = NULL;
-    TRY(find_address(addr, &info, err));
     struct metrics *m = mem_calloc(1, sizeof *m);
-    if (m == NULL) {
-        freeaddrinfo(info);
-        return err_mem(err, "the metrics page");
-    }
+    if (m == NULL) return err_mem(err, "the metrics page");
     *m = (struct metrics){.fn = fn, .ctx = ctx};
-    unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD;
-    if (info->ai_family == AF_INET6) flags |= MHD_USE_DUAL_STACK;
-    m->daemon = MHD_start_daemon(flags, 0, NULL, NULL, answer, m, MHD_OPTION_SOCK_ADDR,
-                                 info->ai_addr, MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS_MAX,
-                                 MHD_OPTION_CONNECTION_TIMEOUT, TIMEOUT_S, MHD_OPTION_END);
-    freeaddrinfo(info);
-    if (m->daemon != NULL) {
+    bool any = addr[0] == ':';
+    enum rc rc = listen_at(m, addr, any ? AF_INET6 : AF_UNSPEC, err);
+    /* Both families by one socket, or the older one where the system has no IPv6. */
+    if (rc == RC_IO && any) rc = listen_at(m, addr, AF_INET, err);
+    if (rc == RC_OK)
         *ret_metrics = m;
-        return RC_OK;
-    }
-    mem_free(m);
-    return err_set(err, RC_IO, "cannot listen at '%s' for metrics; is the port in use?", addr);
+    else
+        mem_free(m);
+    return rc;
 }
 
 void metrics_stop(struct metrics *m)
@@ -57,7 +51,22 @@ void metrics_stop(struct metrics *m)
     mem_free(m);
 }
 
-static enum rc find_address(const char *addr, struct addrinfo **ret_info, struct err *err)
+static enum rc listen_at(struct metrics *m, const char *addr, int family, struct err *err)
+{
+    struct addrinfo *info = NULL;
+    TRY(find_address(addr, family, &info, err));
+    unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD;
+    if (info->ai_family == AF_INET6) flags |= MHD_USE_DUAL_STACK;
+    m->daemon = MHD_start_daemon(flags, 0, NULL, NULL, answer, m, MHD_OPTION_SOCK_ADDR,
+                                 info->ai_addr, MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS_MAX,
+                                 MHD_OPTION_CONNECTION_TIMEOUT, TIMEOUT_S, MHD_OPTION_END);
+    freeaddrinfo(info);
+    if (m->daemon != NULL) return RC_OK;
+    return err_set(err, RC_IO, "cannot listen at '%s' for metrics; is the port in use?", addr);
+}
+
+static enum rc find_address(const char *addr, int family, struct addrinfo **ret_info,
+                            struct err *err)
 {
     char host[HOST_MAX];
     const char *colon = strrchr(addr, ':');
@@ -69,9 +78,8 @@ static enum rc find_address(const char *addr, struct addrinfo **ret_info, struct
     size_t size = (size_t)(colon - addr);
     bool bracketed = size >= 2 && addr[0] == '[' && addr[size - 1] == ']';
     snprintf(host, sizeof host, "%.*s", (int)(bracketed ? size - 2 : size), addr + bracketed);
-    const struct addrinfo hints = {.ai_family = host[0] == '\0' ? AF_INET6 : AF_UNSPEC,
-                                   .ai_socktype = SOCK_STREAM,
-                                   .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
+    const struct addrinfo hints = {
+        .ai_family = family, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
     int rc = getaddrinfo(host[0] == '\0' ? NULL : host, colon + 1, &hints, ret_info);
     if (rc == 0) return RC_OK;
     return err_set(err, RC_INVALID, "addr '%s': %s", addr, gai_strerror(rc));

@@ -33,6 +33,7 @@ struct service {
     struct node *n;
     char *name;
     size_t db_count;
+    struct task_outage outage;
     struct sched *upload;
     pthread_t final;
     bool final_runs;
@@ -111,7 +112,11 @@ static enum rc open_tasks(struct node *n, struct err *err)
         if (n->opts->restore_if_missing || db->restore_if_db_not_exists)
             TRY(restore_missing(db, err));
         struct task_pools pools = n->pools;
-        if (!n->opts->once) pools.upload = n->services[n->service_of[i]].upload;
+        if (!n->opts->once) {
+            struct service *s = &n->services[n->service_of[i]];
+            pools.upload = s->upload;
+            pools.outage = &s->outage;
+        }
         TRY(task_new(n->cfg, db, n->opts->once ? NULL : &pools, &n->tasks[i], err));
         n->task_count = i + 1;
     }
@@ -237,7 +242,7 @@ static enum rc find_services(struct node *n, struct err *err)
             at = i % SERVICES_MAX;
         } else if (at == n->service_count) {
             struct service *s = &n->services[at];
-            *s = (struct service){.n = n, .name = mem_strdup(name)};
+            *s = (struct service){.n = n, .name = mem_strdup(name), .outage = TASK_OUTAGE_INIT};
             if (s->name == NULL) return err_mem(err, "the services");
             n->service_count++;
         }

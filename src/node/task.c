@@ -14,6 +14,7 @@
 #define SETTLE_MS        5      /* from the first write of a transaction to a look at the WAL */
 #define LINGER_MS        600000 /* so long a commit may take from its last write to its end */
 #define BUSY_LOOK_MS     100    /* how often an active WAL's length is looked at */
+#define BEHIND_LOOK_MS   2000   /* the same at most, while the store is slow or away */
 #define EARLY_FACTOR     4      /* cut early from this many times the checkpoint length */
 #define SLEEP_AFTER_MS   10000  /* unless the pools say otherwise */
 #define SLEEP_PAGES_MAX  2048   /* waking up means to compare all of it: some milliseconds */
@@ -23,6 +24,7 @@
 
 struct failures { /* a run of failures is logged once, then at most every LOG_EVERY_MS */
     uint32_t count;
+    bool shared; /* it is part of the outage */
     int64_t since_ms, logged_ms, backoff_ms;
 };
 
@@ -57,6 +59,7 @@ struct task {
     /* upload job only */
     struct sched_job upload_job;
     struct failures upload_fails, look_fails;
+    struct task_outage *outage, own_outage;
     struct remote remote; /* once `looked` is set the capture job's */
 
     /* both */
@@ -94,6 +97,10 @@ static void wake(struct sched *s, struct sched_job *job, int64_t due_ms);
 static int64_t note_failure(struct failures *f, const struct task *t, const char *what,
                             const struct err *err);
 static void note_success(struct failures *f, const struct task *t, const char *what);
+static int64_t count_failure(struct failures *f, const struct err *err, int64_t now);
+static int64_t note_store_failure(struct failures *f, struct task *t, const char *what,
+                                  const struct err *err);
+static void note_store_success(struct failures *f, struct task *t, const char *what);
 
 enum rc task_new(const struct config *cfg, const struct config_db *db,
                  const struct task_pools *pools, struct task **ret_t, struct err *err)
@@ -103,6 +110,8 @@ enum rc task_new(const struct config *cfg, const struct config_db *db,
     t->db = db;
     t->pooled = pools != NULL;
     if (pools != NULL) t->pools = *pools;
+    t->own_outage = (struct task_outage)TASK_OUTAGE_INIT;
+    t->outage = t->pools.outage != NULL ? t->pools.outage : &t->own_outage;
     t->capture_job.run = run_capture;
     t->upload_job.run = run_upload;
     t->interval_ms = db->replica.sync_interval_ms;
@@ -226,7 +235,11 @@ static int64_t run_capture(struct sched_job *job, void *worker)
     }
     if (!long_wal && behind) {
         atomic_store(&t->waiting, true);
-        if (atomic_load(&t->staged) > atomic_load(&t->uploaded)) return now + BUSY_LOOK_MS;
+        if (atomic_load(&t->staged) > atomic_load(&t->uploaded)) {
+            int64_t look_ms = (now - t->cut_ms) / 8; /* thousands may wait for one store */
+            if (look_ms > BEHIND_LOOK_MS) look_ms = BEHIND_LOOK_MS;
+            return now + (look_ms > BUSY_LOOK_MS ? look_ms : BUSY_LOOK_MS);
+        }
         atomic_store(&t->waiting, false);
     }
     if (capture_all(t, worker, &err) != RC_OK) return capture_failed(t, &err);
@@ -311,7 +324,8 @@ static int64_t rest(struct task *t, int64_t now)
     const char *wal = capture_wal_path(t->cap);
     if (wal == NULL) return now + t->poll_ms;
     enum rc rc = bell_arm(t->pools.bell, wal, t, &t->wal_watch, &err);
-    if (rc == RC_OK && t->gone_watch == BELL_NONE)
+    bool first = t->gone_watch == BELL_NONE;
+    if (rc == RC_OK && first)
         rc = bell_watch_gone(t->pools.bell, t->db->path, t, &t->gone_watch, &err);
     if (rc != RC_OK) {
         if (!t->no_bell)
@@ -320,7 +334,8 @@ static int64_t rest(struct task *t, int64_t now)
         t->no_bell = true;
         return now + t->poll_ms;
     }
-    if (capture_pending(t->cap) > 0) return now + SETTLE_MS;
+    /* The watch is on what has the name now: is that still the file that is captured? */
+    if (first || capture_pending(t->cap) > 0) return now + SETTLE_MS;
     /* It rang, but there is nothing: a commit on its way through an fsync to the wal-index, which
      * rings no more, or a transaction that is rolled back. Look again, at growing intervals. */
     int64_t rung_ms = atomic_load(&t->rung_ms);
@@ -511,14 +526,16 @@ static int64_t run_upload(struct sched_job *job, void *worker)
     if (!atomic_load(&t->placed)) { /* take_place wakes this job */
         const char *what = "find the place in the log";
         if (!atomic_load(&t->looked)) {
-            if (look(t, &c, &err) != RC_OK) return note_failure(&t->look_fails, t, what, &err);
-            note_success(&t->look_fails, t, what);
+            if (look(t, &c, &err) != RC_OK)
+                return note_store_failure(&t->look_fails, t, what, &err);
+            note_store_success(&t->look_fails, t, what);
         }
         wake(t->pools.capture, &t->capture_job, os_mono_ms());
         return SCHED_NEVER;
     }
-    if (upload_all(t, &c, &err) != RC_OK) return note_failure(&t->upload_fails, t, "upload", &err);
-    note_success(&t->upload_fails, t, "upload");
+    if (upload_all(t, &c, &err) != RC_OK)
+        return note_store_failure(&t->upload_fails, t, "upload", &err);
+    note_store_success(&t->upload_fails, t, "upload");
     if (atomic_exchange(&t->waiting, false)) wake(t->pools.capture, &t->capture_job, os_mono_ms());
     return SCHED_NEVER;
 }
@@ -602,18 +619,13 @@ static void wake(struct sched *s, struct sched_job *job, int64_t due_ms)
 static int64_t note_failure(struct failures *f, const struct task *t, const char *what,
                             const struct err *err)
 {
-    int64_t now = os_mono_ms();
+    int64_t now = os_mono_ms(), again = count_failure(f, err, now);
     char count[16];
-    if (f->count++ == 0) f->since_ms = now;
-    int64_t most_ms = err->rc == RC_FENCED ? FENCED_MAX_MS : BACKOFF_MAX_MS;
-    f->backoff_ms = f->backoff_ms == 0 ? BACKOFF_MIN_MS : f->backoff_ms * 2;
-    if (f->backoff_ms > most_ms) f->backoff_ms = most_ms;
-    if (f->count == 1 || now - f->logged_ms >= LOG_EVERY_MS) {
-        snprintf(count, sizeof count, "%" PRIu32, f->count);
-        log_error(what, "db", t->db->path, "failures", count, "error", err->text);
-        f->logged_ms = now;
-    }
-    return now + f->backoff_ms;
+    if (f->count > 1 && now - f->logged_ms < LOG_EVERY_MS) return again;
+    snprintf(count, sizeof count, "%" PRIu32, f->count);
+    log_error(what, "db", t->db->path, "failures", count, "error", err->text);
+    f->logged_ms = now;
+    return again;
 }
 
 static void note_success(struct failures *f, const struct task *t, const char *what)
@@ -623,5 +635,58 @@ static void note_success(struct failures *f, const struct task *t, const char *w
     snprintf(count, sizeof count, "%" PRIu32, f->count);
     snprintf(elapsed, sizeof elapsed, "%" PRId64 "s", (os_mono_ms() - f->since_ms) / 1000);
     log_info("works again", "db", t->db->path, "what", what, "failures", count, "after", elapsed);
+    *f = (struct failures){0};
+}
+
+/* Returns when to try again. */
+static int64_t count_failure(struct failures *f, const struct err *err, int64_t now)
+{
+    int64_t most_ms = err->rc == RC_FENCED ? FENCED_MAX_MS : BACKOFF_MAX_MS;
+    if (f->count++ == 0) f->since_ms = now;
+    f->backoff_ms = f->backoff_ms == 0 ? BACKOFF_MIN_MS : f->backoff_ms * 2;
+    if (f->backoff_ms > most_ms) f->backoff_ms = most_ms;
+    return now + f->backoff_ms;
+}
+
+/* A refusal is about one database. But a store that does not answer is said once for all of them,
+ * and again when the last one works. */
+static int64_t note_store_failure(struct failures *f, struct task *t, const char *what,
+                                  const struct err *err)
+{
+    struct task_outage *o = t->outage;
+    char count[24], dbs[24];
+    /* Hurried by the shutdown: its last attempt says what is missing. */
+    if (t->pools.cancel != NULL && atomic_load(t->pools.cancel)) return SCHED_NEVER;
+    bool away = rc_retryable(err->rc) || err->rc == RC_CANCELED; /* the deadline */
+    if (!away) return note_failure(f, t, what, err);
+    int64_t now = os_mono_ms(), again = count_failure(f, err, now);
+    thr_lock(&o->lock);
+    if (o->db_count == 0) o->most = o->count = 0, o->since_ms = now;
+    if (!f->shared) o->db_count++, o->most++;
+    f->shared = true;
+    bool say = o->count++ == 0 || now - o->logged_ms >= LOG_EVERY_MS;
+    if (say) o->logged_ms = now;
+    snprintf(count, sizeof count, "%zu", o->count);
+    snprintf(dbs, sizeof dbs, "%zu", o->db_count);
+    thr_unlock(&o->lock);
+    if (say)
+        log_error(what, "db", t->db->path, "failures", count, "databases", dbs, "error", err->text);
+    return again;
+}
+
+static void note_store_success(struct failures *f, struct task *t, const char *what)
+{
+    struct task_outage *o = t->outage;
+    char count[24], dbs[24], elapsed[32];
+    if (!f->shared) return note_success(f, t, what);
+    thr_lock(&o->lock);
+    bool last = --o->db_count == 0;
+    snprintf(count, sizeof count, "%zu", o->count);
+    snprintf(dbs, sizeof dbs, "%zu", o->most);
+    snprintf(elapsed, sizeof elapsed, "%" PRId64 "s", (os_mono_ms() - o->since_ms) / 1000);
+    thr_unlock(&o->lock);
+    if (last)
+        log_info("works again", "db", t->db->path, "what", what, "failures", count, "databases",
+                 dbs, "after", elapsed);
     *f = (struct failures){0};
 }

@@ -20,8 +20,22 @@
 #include "node/config.h"
 #include "node/sched.h"
 
+/* A store that is away fails for all its databases at once: that is one story in the log. Begins as
+ * TASK_OUTAGE_INIT. */
+struct task_outage {
+    pthread_mutex_t lock;
+    size_t db_count;             /* [lock] whose store fails now */
+    size_t most, count;          /* [lock] databases and failures since it began */
+    int64_t since_ms, logged_ms; /* [lock] */
+};
+#define TASK_OUTAGE_INIT                                                                           \
+    {                                                                                              \
+        .lock = PTHREAD_MUTEX_INITIALIZER                                                          \
+    }
+
 struct task_pools {
     struct sched *capture, *upload;
+    struct task_outage *outage; /* of those who share a service; NULL: alone */
     struct bell *bell;
     struct sched_job *trim; /* gives memory back after databases went to sleep; by capture's pool */
     const atomic_bool *cancel; /* true: give up calls to the store; NULL: never */

@@ -21,6 +21,7 @@
 #include "store/azure_auth.h"
 #include "store/hash.h"
 #include "store/xml.h"
+#include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -134,8 +135,8 @@ static enum rc put_text(struct buf *out, struct err *err);
 static enum rc key_ok(const char *key, struct err *err);
 static enum rc put_md5(struct http_req *req, const struct buf *data, struct err *err);
 static enum rc put_headers(struct op *op, struct http_req *req, struct err *err);
-static void put_done(const struct op *op, const char *key, uint64_t size,
-                     const struct http_resp *resp, struct store_obj *ret_obj);
+static enum rc put_done(const struct op *op, const char *key, uint64_t size,
+                        const struct http_resp *resp, struct store_obj *ret_obj, struct err *err);
 static enum rc put_missing(struct op *op, const char *key, struct err *err);
 
 static enum rc put_whole(struct op *op, const char *key, const struct buf *data,
@@ -500,8 +501,10 @@ static const char *env(const char *name)
 
 static bool is_private(const char *host)
 {
-    return strcmp(host, "localhost") == 0 || strncmp(host, "127.", 4) == 0 ||
-           strcmp(host, "::1") == 0 || strcmp(host, "[::1]") == 0;
+    struct in_addr ip;
+    return strcmp(host, "localhost") == 0 || strcmp(host, "::1") == 0 ||
+           strcmp(host, "[::1]") == 0 ||
+           (inet_pton(AF_INET, host, &ip) == 1 && ntohl(ip.s_addr) >> 24 == 127);
 }
 
 static struct op op_begin(struct azure *a, const struct call *c, const char *verb, const char *key)
@@ -594,11 +597,15 @@ static enum rc judge(void *ctx, const struct http_req *req, const struct http_re
     enum rc rc = http_judge(req, resp, detail[0] != '\0' ? detail : NULL, hint, err);
     if (m < end) rc = m->rc;
     bool conditional = op->put != NULL && (op->put->if_absent || op->put->if_etag != NULL);
-    bool overtaken = strcmp(code, "InvalidBlockList") == 0 ||
-                     strcmp(code, "InvalidBlobOrBlock") == 0 ||
-                     strcmp(code, "BlobImmutableDueToPolicy") == 0;
-    if (conditional && overtaken) rc = RC_CONFLICT;
+    bool overtaken =
+        strcmp(code, "InvalidBlockList") == 0 || strcmp(code, "InvalidBlobOrBlock") == 0;
+    bool kept = strcmp(code, "BlobImmutableDueToPolicy") == 0;
+    if (conditional && (overtaken || (kept && op->put->if_absent))) rc = RC_CONFLICT;
     if (overtaken) hint->final = true; /* the same request again would fail again */
+    /* Other conflicts pass, and say nothing about a condition. */
+    if (m == end && resp->status == 409 && code[0] != '\0' &&
+        strcmp(code, "BlobAlreadyExists") != 0)
+        rc = RC_AGAIN;
     if (op->del && rc == RC_NOT_FOUND) rc = RC_OK;
     if (resp->status == 401 && azure_auth_refused(op->a->auth, req) &&
         !atomic_exchange(&op->renewed, true)) {
@@ -663,14 +670,18 @@ static enum rc put_headers(struct op *op, struct http_req *req, struct err *err)
     return RC_OK;
 }
 
-static void put_done(const struct op *op, const char *key, uint64_t size,
-                     const struct http_resp *resp, struct store_obj *ret_obj)
+/* A success without an etag is not the service's. */
+static enum rc put_done(const struct op *op, const char *key, uint64_t size,
+                        const struct http_resp *resp, struct store_obj *ret_obj, struct err *err)
 {
     const char *etag = http_resp_header(resp, "ETag");
-    snprintf(ret_obj->key, sizeof ret_obj->key, "%s", key);
     etag_set(ret_obj, etag ? etag : "");
+    if (ret_obj->etag[0] == '\0')
+        return err_set(err, RC_AGAIN, "%s: the service's success has no usable ETag", op->what);
+    snprintf(ret_obj->key, sizeof ret_obj->key, "%s", key);
     ret_obj->size = size;
     ret_obj->mtime_ms = op->put->timestamp_ms;
+    return RC_OK;
 }
 
 /* A condition on a version failed: is there one at all? */
@@ -704,8 +715,7 @@ static enum rc put_whole(struct op *op, const char *key, const struct buf *data,
     TRY(put_md5(&req, data, err));
     TRY(put_headers(op, &req, err));
     TRY(send_req(op, &req, &resp, err));
-    put_done(op, key, data->size, &resp, ret_obj);
-    return RC_OK;
+    return put_done(op, key, data->size, &resp, ret_obj, err);
 }
 
 static enum rc put_blocks(struct op *op, const char *key, const struct store_body *body,
@@ -759,8 +769,7 @@ static enum rc put_list(struct upload *u, struct store_obj *ret_obj, struct err 
     TRY(put_md5(&req, &list, err));
     TRY(put_headers(op, &req, err));
     TRY(send_req(op, &req, &resp, err));
-    put_done(op, u->key, u->off, &resp, ret_obj);
-    return RC_OK;
+    return put_done(op, u->key, u->off, &resp, ret_obj, err);
 }
 
 /* Take blocks and put them until there are no more. */
@@ -997,7 +1006,8 @@ static enum rc list_object(struct page *page, struct err *err)
 static void etag_set(struct store_obj *obj, const char *text)
 {
     bool quoted = text[0] == '"' || text[0] == '\0';
-    snprintf(obj->etag, sizeof obj->etag, quoted ? "%s" : "\"%s\"", text);
+    int n = snprintf(obj->etag, sizeof obj->etag, quoted ? "%s" : "\"%s\"", text);
+    if (n >= (int)sizeof obj->etag) obj->etag[0] = '\0'; /* half an etag would match nothing */
 }
 
 /* "Sat, 21 Nov 2026 01:23:50 GMT" or -1. */

@@ -15,14 +15,13 @@
  *
  * Service SAS. The query holds what is allowed, and the HMAC of it together with the blob's name,
  * each on its line (azure_auth_link).
- *
- * Locks: `lock` guards the token; it is not held while one is fetched.
  */
 #include "store/azure_auth.h"
 #include "base/mem.h"
 #include "base/os.h"
 #include "base/thr.h"
 #include "store/hash.h"
+#include "store/token.h"
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,11 +31,8 @@
 #define SAS_MAX     2048
 #define KEY_MAX     128 /* bytes; Azure's have 64 */
 #define TOKEN_MAX   (32u << 10)
-#define MARGIN_MS   300000 /* fetch a new token so long before the old one expires */
-#define AGAIN_MS    30000  /* after a failure, the old one is good for so long without a try */
-#define METADATA_MS 5000   /* a metadata service is near: no answer by then means there is none */
-#define WAIT_MS     200    /* between two looks at the caller's cancel flag */
-#define SIGN_MAX    32     /* headers or parameters that are sorted */
+#define METADATA_MS 5000 /* a metadata service is near: no answer by then means there is none */
+#define SIGN_MAX    32   /* headers or parameters that are sorted */
 #define RESOURCE    "https://storage.azure.com/"
 #define DATE_SIZE   32
 
@@ -53,11 +49,8 @@ struct azure_auth {
     enum source source;
     char *url, *client_id, *secret; /* secret: of the source: the secret, the file, the header */
 
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    bool fetching;                  /* [lock] */
-    char *token;                    /* [lock] */
-    int64_t refresh_ms, expires_ms; /* [lock] by the monotonic clock */
+    struct token token;
+    atomic_bool seen; /* whoever hands tokens out has answered before */
 };
 
 /* Name and value inside another text. */
@@ -85,13 +78,10 @@ static enum rc put_signature(const struct azure_auth *a, const struct buf *text,
 static int by_name(const void *a, const void *b);
 static void date_put(int64_t ms, char out[DATE_SIZE]);
 
-static enum rc token_ready(struct azure_auth *a, const struct call *c, struct err *err);
-static enum rc token_renew(struct azure_auth *a, const struct call *c, struct err *err);
-static enum rc token_fetch(struct azure_auth *a, const struct call *c, char **ret_token,
-                           int64_t *ret_life_ms, struct err *err);
+static token_fetch_fn token_fetch;
 static enum rc token_ask(struct azure_auth *a, struct http_req *req, struct buf *form,
                          struct buf *url, struct err *err);
-static enum rc token_read(const struct http_resp *resp, char **ret_token, int64_t *ret_life_ms,
+static enum rc token_read(const struct http_resp *resp, struct buf *out, int64_t *ret_life_ms,
                           struct err *err);
 static enum rc token_judge(void *ctx, const struct http_req *req, const struct http_resp *resp,
                            struct retry_hint *hint, struct err *err);
@@ -101,8 +91,7 @@ enum rc azure_auth_open(const struct azure_auth_conf *conf, struct azure_auth **
 {
     struct azure_auth *a = mem_calloc(1, sizeof *a);
     if (a == NULL) return err_mem(err, "credentials");
-    pthread_mutex_init(&a->lock, NULL);
-    thr_cond_init(&a->changed);
+    token_init(&a->token, token_fetch, a);
     snprintf(a->account, sizeof a->account, "%s", conf->account);
     enum rc rc;
     if (conf->sas[0] != '\0')
@@ -125,9 +114,7 @@ void azure_auth_close(struct azure_auth *a)
     mem_free(a->url);
     mem_free(a->client_id);
     wipe_free(a->secret);
-    wipe_free(a->token);
-    pthread_cond_destroy(&a->changed);
-    pthread_mutex_destroy(&a->lock);
+    token_fini(&a->token);
     wipe(a, sizeof *a);
     mem_free(a);
 }
@@ -139,10 +126,8 @@ const char *azure_auth_query(const struct azure_auth *a)
 
 enum rc azure_auth_ready(struct azure_auth *a, const struct call *c, struct err *err)
 {
-    if (a->http == NULL) return RC_OK;
-    TRY(token_ready(a, c, err));
-    thr_unlock(&a->lock);
-    return RC_OK;
+    CLEANUP(token_wipe) struct buf token = BUF_INIT;
+    return a->http != NULL ? token_get(&a->token, c, &token, err) : RC_OK;
 }
 
 enum rc azure_auth_sign(struct azure_auth *a, const struct call *c, struct http_req *req,
@@ -159,26 +144,21 @@ enum rc azure_auth_sign(struct azure_auth *a, const struct call *c, struct http_
         return http_header(req, err, "Authorization", "SharedKey %s:%s", a->account, signature);
     }
     if (a->http == NULL) return RC_OK;
-    TRY(token_ready(a, c, err));
-    enum rc rc = http_header(req, err, "Authorization", "Bearer %s", a->token);
-    thr_unlock(&a->lock);
-    return rc;
+    CLEANUP(token_wipe) struct buf token = BUF_INIT;
+    TRY(token_get(&a->token, c, &token, err));
+    return http_header(req, err, "Authorization", "Bearer %s", (const char *)token.data);
 }
 
 bool azure_auth_refused(struct azure_auth *a, const struct http_req *req)
 {
     const char *name, *value;
     size_t name_size;
-    bool mine = a->http != NULL;
-    thr_lock(&a->lock);
-    for (size_t at = 0; mine && http_header_next(req, &at, &name, &name_size, &value);) {
+    if (a->http == NULL) return false;
+    for (size_t at = 0; http_header_next(req, &at, &name, &name_size, &value);) {
         if (name_size != 13 || strncasecmp(name, "Authorization", 13) != 0) continue;
-        if (a->token != NULL && strncmp(value, "Bearer ", 7) == 0 &&
-            strcmp(value + 7, a->token) == 0)
-            a->refresh_ms = a->expires_ms = 0;
+        if (strncmp(value, "Bearer ", 7) == 0) token_expired(&a->token, value + 7);
     }
-    thr_unlock(&a->lock);
-    return mine;
+    return true;
 }
 
 enum rc azure_auth_link(const struct azure_auth *a, const char *blob, bool put, bool https_only,
@@ -426,56 +406,10 @@ static void date_put(int64_t ms, char out[DATE_SIZE])
              months[(month - 1) % 12], text, text + 11);
 }
 
-/* On success the lock is held, so that the token stays. */
-static enum rc token_ready(struct azure_auth *a, const struct call *c, struct err *err)
+static enum rc token_fetch(void *ctx, const struct call *c, struct buf *out, int64_t *ret_life_ms,
+                           struct err *err)
 {
-    thr_lock(&a->lock);
-    for (;;) {
-        int64_t now = os_mono_ms();
-        bool good = a->token != NULL && now < a->expires_ms;
-        if (good && (a->fetching || now < a->refresh_ms)) return RC_OK;
-        enum rc rc = RC_OK;
-        if (a->fetching) {
-            thr_wait(&a->changed, &a->lock, now + WAIT_MS);
-            rc = call_check(c, err);
-        } else {
-            rc = token_renew(a, c, err);
-        }
-        if (rc != RC_OK) {
-            thr_unlock(&a->lock);
-            return rc;
-        }
-    }
-}
-
-/* Called and left with the lock. A failure does not matter while the old token is good. */
-static enum rc token_renew(struct azure_auth *a, const struct call *c, struct err *err)
-{
-    char *token = NULL;
-    int64_t life_ms = 0, began = os_mono_ms();
-    a->fetching = true;
-    thr_unlock(&a->lock);
-    enum rc rc = token_fetch(a, c, &token, &life_ms, err);
-    thr_lock(&a->lock);
-    a->fetching = false;
-    pthread_cond_broadcast(&a->changed);
-    if (rc == RC_OK) {
-        wipe_free(a->token);
-        a->token = token;
-        a->expires_ms = began + life_ms;
-        a->refresh_ms = a->expires_ms - (life_ms > 2 * MARGIN_MS ? MARGIN_MS : life_ms / 2);
-        return RC_OK;
-    }
-    int64_t now = os_mono_ms();
-    if (a->token == NULL || now >= a->expires_ms) return rc;
-    a->refresh_ms = now + AGAIN_MS;
-    err_clear(err);
-    return RC_OK;
-}
-
-static enum rc token_fetch(struct azure_auth *a, const struct call *c, char **ret_token,
-                           int64_t *ret_life_ms, struct err *err)
-{
+    struct azure_auth *a = ctx;
     CLEANUP(buf_fini) struct buf form = BUF_INIT;
     CLEANUP(buf_fini) struct buf url = BUF_INIT;
     CLEANUP(http_req_fini)
@@ -493,11 +427,12 @@ static enum rc token_fetch(struct azure_auth *a, const struct call *c, char **re
     TRY(token_ask(a, &req, &form, &url, err));
     enum rc rc = http_send(a->http, &mine, &req, &resp, err);
     if (form.data != NULL) wipe(form.data, form.size);
-    if (rc == RC_OK) return token_read(&resp, ret_token, ret_life_ms, err);
+    if (rc == RC_OK) atomic_store(&a->seen, true);
+    if (rc == RC_OK) return token_read(&resp, out, ret_life_ms, err);
     TRY(call_check(c, err));
     if (a->source != FROM_MACHINE || (rc != RC_AGAIN && rc != RC_CANCELED)) return rc;
     if (rc == RC_CANCELED) err->rc = rc = RC_AGAIN; /* by our deadline, not the caller's */
-    if (resp.status != 0 || a->token != NULL) return rc;
+    if (resp.status != 0 || atomic_load(&a->seen)) return rc;
     return err_set(
         err, RC_DENIED,
         "no credentials for account '%s': none of account-key, sas-token, "
@@ -551,7 +486,7 @@ static enum rc token_ask(struct azure_auth *a, struct http_req *req, struct buf 
 }
 
 /* The life comes as a number or, from metadata services, as a text; App Service gives the end. */
-static enum rc token_read(const struct http_resp *resp, char **ret_token, int64_t *ret_life_ms,
+static enum rc token_read(const struct http_resp *resp, struct buf *out, int64_t *ret_life_ms,
                           struct err *err)
 {
     const char *const names[] = {"expires_in", "expires_on"};
@@ -568,14 +503,12 @@ static enum rc token_read(const struct http_resp *resp, char **ret_token, int64_
     bool fine = size > 0 && size <= TOKEN_MAX && seconds > 0 && seconds < 10 * 86400;
     for (size_t i = 0; i < size; i++)
         if (token[i] <= ' ' || token[i] > '~') fine = false;
-    char *copy = fine ? mem_strdup(token) : NULL;
+    enum rc rc =
+        fine ? buf_append(out, token, size + 1, err)
+             : err_set(err, RC_AGAIN, "get a token for Azure: the answer holds no usable token");
     json_decref(root);
-    if (!fine)
-        return err_set(err, RC_AGAIN, "get a token for Azure: the answer holds no usable token");
-    if (copy == NULL) return err_mem(err, "a token");
-    *ret_token = copy;
     *ret_life_ms = seconds * 1000;
-    return RC_OK;
+    return rc;
 }
 
 /* A metadata service that is just starting says 404 or 410. What it says about a refusal is worth

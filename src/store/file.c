@@ -34,15 +34,15 @@
 #include <string.h>
 #include <unistd.h>
 
-#define CHUNK_SIZE        (256u << 10) /* bytes a read or write call moves */
-#define SMALL_SIZE        (16u << 10)  /* up to this, the buffer is on the stack */
-#define PATH_SIZE         (OS_PATH_MAX / 2)
-#define ROOT_MAX          960 /* so that "file://" + root fits store.name */
-#define FOLDER_SIZE       (ROOT_MAX + STORE_KEY_MAX + 2)
-#define SEGMENT_MAX       255
-#define STALE_MS          (24 * 3600 * 1000ll)
-#define SWEPT_COUNT       32
-#define CLOCK_TRIES       1000
+#define CHUNK_SIZE  (256u << 10) /* bytes a read or write call moves */
+#define SMALL_SIZE  (16u << 10)  /* up to this, the buffer is on the stack */
+#define PATH_SIZE   (OS_PATH_MAX / 2)
+#define ROOT_MAX    960 /* so that "file://" + root fits store.name */
+#define FOLDER_SIZE (ROOT_MAX + STORE_KEY_MAX + 2)
+#define SEGMENT_MAX 255
+#define STALE_MS    (24 * 3600 * 1000ll)
+#define SWEPT_COUNT 32
+#define CLOCK_TRIES 1000
 
 _Static_assert(FOLDER_SIZE + SEGMENT_MAX + 1 < PATH_SIZE, "every path fits");
 

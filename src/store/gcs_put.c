@@ -51,6 +51,7 @@ struct upload {
     const struct put *p;
     uint64_t total; /* or STORE_SIZE_UNKNOWN until the end has been read */
     uint64_t off;
+    uint64_t most;    /* that was ever with the service: less again is no progress */
     uint64_t end;     /* of the chunk in hand */
     bool last;        /* it is the last one */
     struct buf uri;   /* of the session, ends in \0; empty: there is none */
@@ -392,11 +393,11 @@ static enum rc upload_try(void *ctx, struct retry_hint *hint, struct err *err)
         if (u->off >= u->end && !u->last) return RC_OK;
         hint->final = false;
     }
-    uint64_t before = u->off;
     rc = upload_chunk(u, hint, err);
-    if (rc == RC_OK && !u->done && u->off <= before)
+    if (rc == RC_OK && !u->done && u->off <= u->most)
         rc =
             err_set(err, RC_AGAIN, "put '%s': the service has taken nothing of a chunk", u->p->key);
+    if (u->off > u->most) u->most = u->off;
     u->broken = rc != RC_OK;
     if (u->body_failed || u->gone) hint->final = true;
     return rc;

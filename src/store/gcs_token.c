@@ -5,6 +5,7 @@
 #include "fmt/text.h"
 #include "store/hash.h"
 #include "store/http.h"
+#include "store/token.h"
 #include <arpa/inet.h>
 #include <ctype.h>
 #include <stdio.h>
@@ -17,10 +18,8 @@
 #define ANSWER_MAX     (64u << 10)
 #define LIFE_S         3600  /* of a token whose answer does not say */
 #define LIFE_MIN_S     1     /* shorter ones would be fetched all the time */
-#define AGAIN_MS       30000 /* pause after a renewal that failed while the old token still works */
 #define METADATA_MS    10000 /* for the metadata server, with all tries */
 #define METADATA_HOST  "169.254.169.254"
-#define WAIT_MS        250 /* how often a waiting thread looks whether its call was cancelled */
 #define GOOGLE_TOKENS  "https://oauth2.googleapis.com/token"
 #define GOOGLE_STS     "https://sts.googleapis.com/v1/token"
 #define SCOPE          "https://www.googleapis.com/auth/devstorage.read_write"
@@ -37,22 +36,14 @@ struct gcs_token {
     char metadata[256];        /* [const] host and port */
     bool metadata_given;       /* [const] by the environment */
     atomic_bool metadata_seen; /* it has answered before */
-
-    pthread_mutex_t lock;
-    pthread_cond_t done; /* the end of a fetch */
-    bool busy;           /* [lock] a thread is fetching */
-    struct buf token;    /* [lock] \0-terminated */
-    int64_t expires_ms;  /* [lock] by os_mono_ms; 0: there is no token */
-    int64_t renew_ms;    /* [lock] from then on, fetch another one */
-    uint64_t fail_count; /* [lock] */
-    struct err fail;     /* [lock] of the last fetch that failed */
+    struct token token;
 };
 
 /* One token on its way. */
 struct fetch {
     struct gcs_token *t;
     const struct call *c;
-    struct buf token; /* \0-terminated */
+    struct buf *token; /* \0-terminated */
     int64_t life_ms;
 };
 
@@ -70,12 +61,9 @@ static struct gcs_token *list; /* [list_lock] */
 
 static void find_places(struct gcs_token *t);
 static bool same_places(const struct gcs_token *a, const struct gcs_token *b);
-static enum rc wait_done(struct gcs_token *t, const struct call *c, struct err *err);
-static enum rc renew(struct gcs_token *t, const struct call *c, struct err *err);
-static enum rc fetch_token(struct fetch *f, struct err *err);
-static void fetch_fini(struct fetch *f);
+static token_fetch_fn fetch_token;
+static enum rc fetch_by_type(struct fetch *f, struct err *err);
 static enum rc read_file(struct gcs_token *t, json_t **ret, struct err *err);
-static void buf_wipe(struct buf *b);
 static enum rc need(struct gcs_token *t, const json_t *file, const char *key, const char **ret,
                     struct err *err);
 static enum rc by_key(struct fetch *f, const json_t *file, struct err *err);
@@ -106,8 +94,7 @@ enum rc gcs_token_open(struct gcs_token **ret, struct err *err)
     for (p = list; p != NULL && !same_places(p, t); p = p->next)
         continue;
     if (p == NULL) {
-        pthread_mutex_init(&t->lock, NULL);
-        thr_cond_init(&t->done);
+        token_init(&t->token, fetch_token, t);
         t->next = list;
         list = p = t;
         t = NULL;
@@ -131,33 +118,18 @@ void gcs_token_close(struct gcs_token *t)
     }
     thr_unlock(&list_lock);
     if (!last) return;
-    buf_wipe(&t->token);
-    pthread_cond_destroy(&t->done);
-    pthread_mutex_destroy(&t->lock);
+    token_fini(&t->token);
     mem_free(t);
 }
 
 enum rc gcs_token_get(struct gcs_token *t, const struct call *c, struct buf *out, struct err *err)
 {
-    enum rc rc = RC_OK;
-    thr_lock(&t->lock);
-    for (;;) {
-        int64_t now = os_mono_ms();
-        if (now < t->expires_ms && (now < t->renew_ms || t->busy)) break;
-        rc = t->busy ? wait_done(t, c, err) : renew(t, c, err);
-        if (rc != RC_OK) break;
-    }
-    if (rc == RC_OK) rc = buf_append(out, t->token.data, t->token.size, err);
-    thr_unlock(&t->lock);
-    return rc;
+    return token_get(&t->token, c, out, err);
 }
 
 void gcs_token_expired(struct gcs_token *t, const char *token)
 {
-    thr_lock(&t->lock);
-    if (t->token.size > 0 && strcmp((const char *)t->token.data, token) == 0)
-        t->expires_ms = t->renew_ms = 0;
-    thr_unlock(&t->lock);
+    token_expired(&t->token, token);
 }
 
 enum rc gcs_token_signer(struct gcs_token *t, struct gcs_signer *ret, struct err *err)
@@ -178,7 +150,7 @@ enum rc gcs_token_signer(struct gcs_token *t, struct gcs_signer *ret, struct err
 void gcs_signer_fini(struct gcs_signer *s)
 {
     buf_fini(&s->email);
-    buf_wipe(&s->key);
+    token_wipe(&s->key);
 }
 
 enum rc gcs_origin(const char *url, const char *what, char out[GCS_ORIGIN_MAX], struct err *err)
@@ -260,54 +232,16 @@ static bool same_places(const struct gcs_token *a, const struct gcs_token *b)
            strcmp(a->metadata, b->metadata) == 0;
 }
 
-/* With the lock: wait for the end of the fetch that is under way. Its failure is ours, too, or each
- * of a thousand waiting threads would go and fail by itself; but not that its caller gave up. */
-static enum rc wait_done(struct gcs_token *t, const struct call *c, struct err *err)
+static enum rc fetch_token(void *ctx, const struct call *c, struct buf *out, int64_t *ret_life_ms,
+                           struct err *err)
 {
-    uint64_t seen = t->fail_count;
-    while (t->busy) {
-        TRY(call_check(c, err));
-        /* Woken by the end; the limit is for the cancel flag, which can wake nobody. */
-        if (!thr_wait(&t->done, &t->lock, os_mono_ms() + WAIT_MS)) continue;
-    }
-    if (t->fail_count == seen || os_mono_ms() < t->expires_ms) return RC_OK;
-    *err = t->fail;
-    return err->rc;
-}
-
-/* With the lock, which is released meanwhile. RC_OK also when the old token must do. */
-static enum rc renew(struct gcs_token *t, const struct call *c, struct err *err)
-{
-    CLEANUP(fetch_fini) struct fetch f = {.t = t, .c = c};
-    struct err mine = {0};
-    t->busy = true;
-    thr_unlock(&t->lock);
-    int64_t begun = os_mono_ms();
-    enum rc rc = fetch_token(&f, &mine);
-    thr_lock(&t->lock);
-    t->busy = false;
-    pthread_cond_broadcast(&t->done);
-    if (rc == RC_OK) {
-        struct buf old = t->token;
-        int64_t early = f.life_ms / 2 < GCS_TOKEN_EARLY_MS ? f.life_ms / 2 : GCS_TOKEN_EARLY_MS;
-        t->token = f.token;
-        f.token = old;
-        t->expires_ms = begun + f.life_ms;
-        t->renew_ms = t->expires_ms - early;
-        return RC_OK;
-    }
-    int64_t now = os_mono_ms();
-    if (rc != RC_CANCELED) {
-        t->fail = mine;
-        t->fail_count++;
-        t->renew_ms = now + AGAIN_MS;
-    }
-    if (now < t->expires_ms && now < t->renew_ms) return RC_OK;
-    *err = mine;
+    struct fetch f = {.t = ctx, .c = c, .token = out};
+    enum rc rc = fetch_by_type(&f, err);
+    *ret_life_ms = f.life_ms;
     return rc;
 }
 
-static enum rc fetch_token(struct fetch *f, struct err *err)
+static enum rc fetch_by_type(struct fetch *f, struct err *err)
 {
     CLEANUP(gcs_json_freep) json_t *file = NULL;
     TRY(read_file(f->t, &file, err));
@@ -322,15 +256,10 @@ static enum rc fetch_token(struct fetch *f, struct err *err)
                    f->t->path, type);
 }
 
-static void fetch_fini(struct fetch *f)
-{
-    buf_wipe(&f->token);
-}
-
 /* *ret stays NULL when there is no such file and none was promised. */
 static enum rc read_file(struct gcs_token *t, json_t **ret, struct err *err)
 {
-    CLEANUP(buf_wipe) struct buf b = BUF_INIT;
+    CLEANUP(token_wipe) struct buf b = BUF_INIT;
     json_error_t why;
     if (t->path[0] == '\0') return RC_OK;
     enum rc rc = os_read_file(t->path, FILE_MAX, &b, err);
@@ -353,12 +282,6 @@ static enum rc read_file(struct gcs_token *t, json_t **ret, struct err *err)
     return RC_OK;
 }
 
-static void buf_wipe(struct buf *b)
-{
-    if (b->data != NULL) mem_wipe(b->data, b->cap);
-    buf_fini(b);
-}
-
 static enum rc need(struct gcs_token *t, const json_t *file, const char *key, const char **ret,
                     struct err *err)
 {
@@ -370,7 +293,7 @@ static enum rc need(struct gcs_token *t, const json_t *file, const char *key, co
 /* Service account: RFC 7523, a JWT signed with the private key. */
 static enum rc by_key(struct fetch *f, const json_t *file, struct err *err)
 {
-    CLEANUP(buf_wipe) struct buf assertion = BUF_INIT, form = BUF_INIT;
+    CLEANUP(token_wipe) struct buf assertion = BUF_INIT, form = BUF_INIT;
     const char *url = gcs_text(file, "token_uri");
     if (url[0] == '\0') url = GOOGLE_TOKENS;
     TRY(jwt(f->t, file, url, &assertion, err));
@@ -420,7 +343,7 @@ static enum rc jwt_part(struct buf *out, json_t *part, struct err *err)
 static enum rc by_refresh(struct fetch *f, const json_t *file, struct err *err)
 {
     static const char *const keys[] = {"client_id", "client_secret", "refresh_token"};
-    CLEANUP(buf_wipe) struct buf form = BUF_INIT;
+    CLEANUP(token_wipe) struct buf form = BUF_INIT;
     const char *value, *url = gcs_text(file, "token_uri");
     TRY(add(&form, "grant_type", "refresh_token", err));
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
@@ -439,7 +362,7 @@ static enum rc by_refresh(struct fetch *f, const json_t *file, struct err *err)
 /* Workload identity: RFC 8693, somebody else's token for one of Google's. */
 static enum rc by_subject(struct fetch *f, const json_t *file, struct err *err)
 {
-    CLEANUP(buf_wipe) struct buf form = BUF_INIT, token = BUF_INIT;
+    CLEANUP(token_wipe) struct buf form = BUF_INIT, token = BUF_INIT;
     const char *audience, *type, *url = gcs_text(file, "token_url");
     const char *next = gcs_text(file, "service_account_impersonation_url");
     TRY(need(f->t, file, "audience", &audience, err));
@@ -464,7 +387,7 @@ static enum rc by_subject(struct fetch *f, const json_t *file, struct err *err)
 /* The subject token and a \0. */
 static enum rc subject(struct fetch *f, const json_t *source, struct buf *out, struct err *err)
 {
-    CLEANUP(buf_wipe) struct buf raw = BUF_INIT;
+    CLEANUP(token_wipe) struct buf raw = BUF_INIT;
     CLEANUP(gcs_json_freep) json_t *json = NULL;
     const char *path = gcs_text(source, "file"), *url = gcs_text(source, "url");
     const json_t *format = json_object_get(source, "format");
@@ -505,7 +428,7 @@ static enum rc subject(struct fetch *f, const json_t *source, struct buf *out, s
 /* The token in hand for one of another account. */
 static enum rc impersonate(struct fetch *f, const char *url, struct err *err)
 {
-    CLEANUP(buf_wipe) struct buf text = BUF_INIT;
+    CLEANUP(token_wipe) struct buf text = BUF_INIT;
     CLEANUP(gcs_json_freep) json_t *json = NULL;
     struct err ignored;
     int64_t until = 0;
@@ -515,7 +438,7 @@ static enum rc impersonate(struct fetch *f, const char *url, struct err *err)
                           .what = "impersonate a service account",
                           .type = TYPE_JSON,
                           .body = "{\"scope\":[\"" SCOPE "\"],\"lifetime\":\"3600s\"}",
-                          .bearer = (const char *)f->token.data},
+                          .bearer = (const char *)f->token->data},
             &text, err));
     json = json_loads((const char *)text.data, 0, NULL);
     if (time_get(gcs_text(json, "expireTime"), &until, &ignored) != RC_OK)
@@ -639,7 +562,7 @@ static enum rc ask_judge(void *ctx, const struct http_req *req, const struct htt
 
 static enum rc ask_token(struct fetch *f, const struct ask *a, struct err *err)
 {
-    CLEANUP(buf_wipe) struct buf text = BUF_INIT;
+    CLEANUP(token_wipe) struct buf text = BUF_INIT;
     CLEANUP(gcs_json_freep) json_t *json = NULL;
     TRY(ask(f, a, &text, err));
     json = json_loads((const char *)text.data, 0, NULL);
@@ -660,8 +583,8 @@ static enum rc take_token(struct fetch *f, const char *token, int64_t life_s, co
     if (life_s < LIFE_MIN_S) life_s = LIFE_MIN_S;
     if (life_s > 24 * 3600) life_s = 24 * 3600;
     f->life_ms = life_s * 1000;
-    buf_wipe(&f->token);
-    return buf_append(&f->token, token, size + 1, err);
+    token_wipe(f->token);
+    return buf_append(f->token, token, size + 1, err);
 }
 
 static int into_buf(const char *data, size_t size, void *b)

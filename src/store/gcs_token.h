@@ -24,8 +24,6 @@
 #include "base/thr.h"
 #include <jansson.h>
 
-#define GCS_TOKEN_EARLY_MS 300000 /* so long before its end a token is replaced */
-
 struct gcs_token;
 /* No I/O. Fails: RC_NO_MEM. */
 MUST_CHECK enum rc gcs_token_open(struct gcs_token **ret, struct err *err);

@@ -275,6 +275,8 @@ static enum rc nats_list(struct store *s, const struct call *c, const char *pref
     if (count > 0) qsort_r(l.items.data, count, sizeof *items, by_name, &l);
     for (size_t i = 0; i < count && rc == RC_OK; i++) {
         const char *name = (const char *)l.names.data + items[i].name;
+        /* Of an object that is replaced meanwhile the server may tell both versions. */
+        if (i > 0 && strcmp(name, obj.key) == 0) continue;
         memcpy(obj.key, name, strlen(name) + 1);
         snprintf(obj.etag, sizeof obj.etag, "%" PRIu64, items[i].seq);
         obj.size = items[i].size;
@@ -834,10 +836,13 @@ static enum rc list_take(struct list *l, natsMsg *msg, bool *ret_last, struct er
     return buf_append(&l->items, &item, sizeof item, err);
 }
 
+/* By name, the newest version first. */
 static int by_name(const void *a, const void *b, void *ctx)
 {
     const char *names = (const char *)((struct list *)ctx)->names.data;
-    return strcmp(names + ((const struct item *)a)->name, names + ((const struct item *)b)->name);
+    const struct item *x = a, *y = b;
+    int order = strcmp(names + x->name, names + y->name);
+    return order != 0 ? order : (x->seq < y->seq) - (x->seq > y->seq);
 }
 
 static enum rc del_try(void *ctx, struct retry_hint *hint, struct err *err)

@@ -332,8 +332,14 @@ static enum rc payload_set(struct s3_req *r, struct err *err)
     const void *data = r->object != NULL ? r->object : r->http.data;
     size_t size = r->object != NULL ? r->object_size : (size_t)r->http.data_size;
     uint8_t digest[SHA256_SIZE];
+    char text[BASE64_SIZE(MD5_SIZE)];
     if (conf->dialect == S3_OSS || (!conf->sign_payload && size > 0)) {
         memcpy(r->payload, SIGV4_UNSIGNED, sizeof SIGV4_UNSIGNED);
+        if (conf->dialect != S3_OSS || r->object == NULL || size == 0) return RC_OK;
+        /* OSS has neither signed payloads nor checksums, but it looks at this. */
+        TRY(hash_md5(data, size, digest, err));
+        base64_put(digest, MD5_SIZE, text);
+        return http_header(&r->http, err, "Content-MD5", "%s", text);
     } else if (size == 0) {
         memcpy(r->payload, EMPTY_SHA256, sizeof EMPTY_SHA256);
     } else {

@@ -43,15 +43,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PORT              22
-#define CHUNK_SIZE        (8 * SFTP_BLOCK) /* what a body is asked for at a time */
-#define LOOK_FIRST_SIZE   (256u << 10)     /* a larger object is not sent in vain: see put_try */
-#define READDIR_FLIGHT    8
-#define DEL_FLIGHT        (SFTP_FLIGHT / 2)
-#define ROOT_MAX          600
-#define PATH_SIZE         (ROOT_MAX + STORE_KEY_MAX + 64)
-#define STALE_S           (24 * 3600)
-#define SWEPT_COUNT       32
+#define PORT            22
+#define CHUNK_SIZE      (8 * SFTP_BLOCK) /* what a body is asked for at a time */
+#define LOOK_FIRST_SIZE (256u << 10)     /* a larger object is not sent in vain: see put_try */
+#define READDIR_FLIGHT  8
+#define DEL_FLIGHT      (SFTP_FLIGHT / 2)
+#define ROOT_MAX        600
+#define PATH_SIZE       (ROOT_MAX + STORE_KEY_MAX + 64)
+#define STALE_S         (24 * 3600)
+#define SWEPT_COUNT     32
 
 _Static_assert(DEL_FLIGHT <= SFTP_ROOM_MIN && READDIR_FLIGHT <= SFTP_ROOM_MIN, "always room");
 
@@ -964,10 +964,10 @@ static void window_fini(struct window *w)
 /* Its names are read before fn sees the first one, so fn may use the store. */
 static enum rc list_read(struct walk *w, struct walk_folder *d, const char *key, struct err *err)
 {
-    struct load n = {
-        .job = {.f = (struct sftp_store *)w->store, .c = w->c, .op = STORE_OP_LIST, .run = load_try},
-        .d = d,
-        .is_root = key[0] == '\0'};
+    struct load n = {.job = {.f = (struct sftp_store *)w->store, .c = w->c, .op = STORE_OP_LIST},
+                     .d = d,
+                     .is_root = key[0] == '\0'};
+    n.job.run = load_try;
     store_path(n.job.f, key, n.path);
     size_t size = strlen(n.path);
     while (size > 1 && n.path[size - 1] == '/')

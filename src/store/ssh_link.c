@@ -21,6 +21,7 @@ struct ssh_link {
     struct stat fd_is;           /* what fd is, as long as nobody closes it */
     const struct ssh_conf *conf; /* while it is being opened */
     char where[420];             /* "host port 22", for texts */
+    char said[256];              /* see said() */
 };
 
 /* What the server's key looks like to a human. */
@@ -36,6 +37,7 @@ static enum rc set_files(struct ssh_link *l, struct err *err);
 static enum rc shake_hands(struct ssh_link *l, const struct call *c, struct err *err);
 static enum rc rest(struct ssh_link *l, const struct call *c, struct err *err);
 static enum rc lost(struct ssh_link *l, const char *what, struct err *err);
+static const char *said(struct ssh_link *l);
 static void fd_close(struct ssh_link *l);
 static bool home_path(const char *rest, char path[PATH_SIZE]);
 
@@ -222,7 +224,7 @@ static enum rc session_set(struct ssh_link *l, struct err *err)
         good = ssh_options_set(s, SSH_OPTIONS_HOSTKEYS, names) == SSH_OK;
         ssh_key_free(key);
     }
-    if (!good) return err_set(err, RC_INVALID, "connect to %s: %s", l->where, ssh_get_error(s));
+    if (!good) return err_set(err, RC_INVALID, "connect to %s: %s", l->where, said(l));
     ssh_set_blocking(s, 0);
     return set_files(l, err);
 }
@@ -236,7 +238,7 @@ static enum rc set_files(struct ssh_link *l, struct err *err)
     if (good && home_path(".ssh/known_hosts", path))
         good = ssh_options_set(l->session, SSH_OPTIONS_KNOWNHOSTS, path) == SSH_OK;
     if (good) return RC_OK;
-    return err_set(err, RC_INVALID, "connect to %s: %s", l->where, ssh_get_error(l->session));
+    return err_set(err, RC_INVALID, "connect to %s: %s", l->where, said(l));
 }
 
 static enum rc shake_hands(struct ssh_link *l, const struct call *c, struct err *err)
@@ -245,7 +247,7 @@ static enum rc shake_hands(struct ssh_link *l, const struct call *c, struct err 
     while ((rc = ssh_connect(l->session)) == SSH_AGAIN)
         TRY(rest(l, c, err));
     if (rc == SSH_OK) return RC_OK;
-    const char *text = ssh_get_error(l->session);
+    const char *text = said(l);
     bool no_match = strstr(text, "no match for method") != NULL;
     return err_set(err, no_match ? RC_UNSUPPORTED : RC_AGAIN, "connect to %s: %s", l->where, text);
 }
@@ -265,9 +267,19 @@ static enum rc rest(struct ssh_link *l, const struct call *c, struct err *err)
 
 static enum rc lost(struct ssh_link *l, const char *what, struct err *err)
 {
-    const char *text = ssh_get_error(l->session);
+    const char *text = said(l);
     return err_set(err, RC_AGAIN, "%s: the connection is lost (%s%s%s)", l->where, what,
                    text[0] != '\0' ? ": " : "", text);
+}
+
+/* What went wrong. It may be the words of a server that nobody knows yet, so: one line, no escapes
+ * for terminals. */
+static const char *said(struct ssh_link *l)
+{
+    snprintf(l->said, sizeof l->said, "%s", ssh_get_error(l->session));
+    for (char *p = l->said; *p != '\0'; p++)
+        if ((unsigned char)*p < ' ' || *p == 127) *p = ' ';
+    return l->said;
 }
 
 /* libssh closes a descriptor that it was given when reading or writing fails, and else leaves it
@@ -373,8 +385,7 @@ static enum rc host_key_known(struct ssh_link *l, const struct host_key *k, stru
     case SSH_KNOWN_HOSTS_ERROR:
         break;
     }
-    return err_set(err, RC_DENIED, "%s: cannot read known_hosts: %s", l->where,
-                   ssh_get_error(l->session));
+    return err_set(err, RC_DENIED, "%s: cannot read known_hosts: %s", l->where, said(l));
 }
 
 static enum rc host_key_unknown(struct ssh_link *l, const struct host_key *k, struct err *err)
@@ -382,7 +393,7 @@ static enum rc host_key_unknown(struct ssh_link *l, const struct host_key *k, st
     if (strcmp(l->conf->host_key, "accept-new") == 0) {
         if (ssh_session_update_known_hosts(l->session) == SSH_OK) return RC_OK;
         return err_set(err, RC_DENIED, "%s: cannot record the new host key in known_hosts: %s",
-                       l->where, ssh_get_error(l->session));
+                       l->where, said(l));
     }
     return err_set(err, RC_DENIED,
                    "%s: the server is unknown; it shows %s with fingerprint %s. If that is right, "
@@ -529,7 +540,7 @@ static enum rc answer_all(struct ssh_link *l, struct err *err)
 static enum rc judge_auth(struct ssh_link *l, int rc, const char *what, bool *ret_in,
                           struct err *err)
 {
-    const char *text = ssh_get_error(l->session);
+    const char *text = said(l);
     *ret_in = rc == SSH_AUTH_SUCCESS;
     if (rc != SSH_AUTH_ERROR) return RC_OK;
     bool too_many = strstr(text, "oo many") != NULL;
@@ -573,5 +584,5 @@ static enum rc open_channel(struct ssh_link *l, const struct call *c, struct err
     if (rc == SSH_OK) return RC_OK;
     if (!ssh_is_connected(l->session)) return lost(l, "ask for SFTP", err);
     return err_set(err, RC_UNSUPPORTED, "%s: the server offers no SFTP to this account: %s",
-                   l->where, ssh_get_error(l->session));
+                   l->where, said(l));
 }

@@ -10,6 +10,7 @@ struct walk_folder {
     size_t size;    /* of its key with the '/' */
     size_t waiting; /* where the longest waiting folder ends in obj.key; 0: none waits */
     bool entered;
+    bool given; /* the last name was an object that fn has seen: it is in obj.key */
 };
 
 static enum rc folder(struct walk *w, size_t size, struct err *err);
@@ -22,7 +23,7 @@ enum rc walk_tree(struct walk *w, struct err *err)
 {
     const char *slash = strrchr(w->prefix, '/');
     size_t size = slash ? (size_t)(slash - w->prefix) + 1 : 0;
-    if (size > STORE_KEY_MAX) return RC_OK; /* no key is as long */
+    if (size >= STORE_KEY_MAX) return RC_OK; /* no room for a name below it */
     memcpy(w->obj.key, w->prefix, size);
     return folder(w, size, err);
 }
@@ -120,6 +121,10 @@ static enum rc take(struct walk_folder *d, const char *name, const struct walk_i
     enum walk_kind kind = item != NULL ? item->kind : WALK_NEITHER;
     size_t size = strlen(name), end = d->size + size;
     d->entered = true;
+    /* A folder whose files are renamed while it is read may name one twice. */
+    bool again = d->given && strcmp(name, w->obj.key + d->size) == 0;
+    if (again && (item == NULL || kind == WALK_OBJECT)) return RC_OK;
+    d->given = false;
     TRY(enter_waiting(d, name, err));
     if (!walk_wants(d, name)) return RC_OK;
     if (call_check(w->c, err) != RC_OK) return err_wrap(err, "list '%s'", store_name(w->store));
@@ -139,11 +144,12 @@ static enum rc take(struct walk_folder *d, const char *name, const struct walk_i
         memcpy(w->obj.etag, etag, etag_size);
         w->obj.etag[etag_size] = '\0';
     }
+    d->given = true;
     return w->fn(w->ctx, &w->obj, err);
 }
 
-/* Walk the waiting folders whose turn is before the name `next`; NULL: all. Those that go on waiting
- * are beginnings of next, so they stay in obj.key when it is put there. */
+/* Walk the waiting folders whose turn is before the name `next`; NULL: all. Those that go on
+ * waiting are beginnings of next, so they stay in obj.key when it is put there. */
 static enum rc enter_waiting(struct walk_folder *d, const char *next, struct err *err)
 {
     struct walk *w = d->w;
@@ -162,5 +168,6 @@ static enum rc enter_waiting(struct walk_folder *d, const char *next, struct err
 static int by_name(const void *a, const void *b, void *text)
 {
     const struct walk_item *x = a, *y = b;
-    return strcmp((const char *)text + x->name, (const char *)text + y->name);
+    int order = strcmp((const char *)text + x->name, (const char *)text + y->name);
+    return order != 0 ? order : (int)x->kind - (int)y->kind;
 }

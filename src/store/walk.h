@@ -10,7 +10,8 @@
  *   walk_names   all names at once, in any order, with what they are
  *
  * Passed over, without look: names of temporary files, those that no key to list begins with, and
- * those that are too long for a key. What is neither an object nor a folder is not listed.
+ * those that are too long for a key. An object that is named twice is listed once. What is neither
+ * an object nor a folder is not listed.
  *
  * Memory: a walk allocates nothing but what walk_list_add collects. While a folder is walked, the
  * `read` of each folder above it is still running. Threads: a walk belongs to one thread.

@@ -40,16 +40,16 @@
 #include <string.h>
 #include <strings.h>
 
-#define ROOT_MAX          700 /* so that name, scheme and host fit store.name */
-#define PATH_SIZE         (ROOT_MAX + STORE_KEY_MAX + 64)
-#define SERVICE_SIZE      300
-#define AUTH_SIZE         (BASE64_SIZE(sizeof((struct url *)0)->user + 2048) + 8)
-#define HREF_MAX          4096
-#define LISTING_MAX       (64u << 20) /* of one collection's answer: some 100,000 objects */
-#define PUT_ROUNDS        3
-#define DISCARD_MS        2000
-#define STALE_MS          (24 * 3600 * 1000ll)
-#define SWEPT_COUNT       32
+#define ROOT_MAX     700 /* so that name, scheme and host fit store.name */
+#define PATH_SIZE    (ROOT_MAX + STORE_KEY_MAX + 64)
+#define SERVICE_SIZE 300
+#define AUTH_SIZE    (BASE64_SIZE(sizeof((struct url *)0)->user + 2048) + 8)
+#define HREF_MAX     4096
+#define LISTING_MAX  (64u << 20) /* of one collection's answer: some 100,000 objects */
+#define PUT_ROUNDS   3
+#define DISCARD_MS   2000
+#define STALE_MS     (24 * 3600 * 1000ll)
+#define SWEPT_COUNT  32
 
 struct webdav {
     struct store base;

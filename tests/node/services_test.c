@@ -1,5 +1,5 @@
 /* services_test.c -- a service that takes connections and never answers, and one that works: the
- * databases of the second must not notice the first. */
+ * databases of the second must not notice the first. And one that is away for all its databases. */
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -11,15 +11,19 @@
 #include <sys/socket.h>
 #include <netinet/in.h>
 #include <unistd.h>
+#include <fcntl.h>
 #include <cmocka.h>
 #include <sqlite3.h>
 #include "base/buf.h"
 #include "base/mem.h"
+#include "base/log.h"
 #include "log/layout.h"
+#include "node/bed.h"
 #include "node/replicate.h"
 #include "node/wait.h"
 
 #define HANGING_COUNT 24 /* more than a pool has threads */
+#define AWAY_COUNT    7
 
 struct scene {
     char dir[64], good[96], replica[96];
@@ -95,7 +99,7 @@ static void teardown(struct scene *s)
     char command[128];
     sqlite3_close(s->app);
     config_free(s->cfg);
-    close(s->hole);
+    if (s->hole >= 0) close(s->hole);
     snprintf(command, sizeof command, "rm -rf '%s'", s->dir);
     assert_int_equal(system(command), 0);
 }
@@ -145,6 +149,72 @@ static void test_hanging_service_keeps_nobody_waiting(void **arg)
     teardown(&s);
 }
 
+/* AWAY_COUNT databases of one folder. */
+static void setup_away(struct scene *s)
+{
+    struct err err;
+    CLEANUP(buf_fini) struct buf text = BUF_INIT;
+    *s = (struct scene){.dir = "/tmp/sluice-services-XXXXXX", .hole = -1};
+    assert_non_null(mkdtemp(s->dir));
+    snprintf(s->replica, sizeof s->replica, "%s/replica0", s->dir);
+    assert_int_equal(buf_printf(&text, &err, "dbs:\n"), RC_OK);
+    for (int i = 0; i < AWAY_COUNT; i++) {
+        char path[128];
+        sqlite3 *db;
+        snprintf(path, sizeof path, "%s/d%d.db", s->dir, i);
+        make_db(path, &db);
+        sqlite3_close(db);
+        assert_int_equal(buf_printf(&text, &err,
+                                    "  - path: %s\n    replica: {path: %s/replica%d}\n", path,
+                                    s->dir, i),
+                         RC_OK);
+    }
+    assert_int_equal(config_parse((const char *)text.data, text.size, "f", &s->cfg, &err), RC_OK);
+}
+
+/* Lines of the log that hold the text. */
+static size_t lines(const char *path, const char *text)
+{
+    CLEANUP(buf_fini) struct buf log = BUF_INIT;
+    struct err err;
+    size_t count = 0;
+    assert_int_equal(os_read_file(path, 1 << 20, &log, &err), RC_OK);
+    assert_int_equal(buf_append(&log, "", 1, &err), RC_OK);
+    for (const char *p = (const char *)log.data; (p = strstr(p, text)) != NULL; p++)
+        count++;
+    return count;
+}
+
+static void test_outage_is_one_story(void **arg)
+{
+    struct scene s;
+    struct err err;
+    char path[96], all[64];
+    int fd;
+    (void)arg;
+    setup_away(&s);
+    snprintf(path, sizeof path, "%s/log", s.dir);
+    assert_int_equal(os_open(path, O_RDWR | O_CREAT | O_APPEND, 0600, &fd, &err), RC_OK);
+    log_setup(LOG_INFO, LOG_TYPE_TEXT, fd);
+    atomic_store(&spy.mode, SPY_REFUSE_ALL);
+    unsigned calls = atomic_load(&spy.calls);
+    assert_int_equal(thr_start(&s.thread, "daemon", daemon_main, &s, &err), RC_OK);
+    WAIT_FOR(atomic_load(&spy.calls) >= calls + 2 * AWAY_COUNT); /* a second try each */
+    atomic_store(&spy.mode, SPY_PASS);
+    WAIT_FOR(lines(path, "works again") > 0);
+    kill(getpid(), SIGTERM);
+    pthread_join(s.thread, NULL);
+    log_setup(LOG_INFO, LOG_TYPE_TEXT, STDOUT_FILENO);
+    assert_int_equal(s.rc, RC_OK);
+    assert_int_equal(lines(path, "level=ERROR"), 1);
+    assert_int_equal(lines(path, "works again"), 1);
+    snprintf(all, sizeof all, "databases=%d after=", AWAY_COUNT);
+    assert_int_equal(lines(path, all), 1);
+    assert_int_equal(newest(&s), 1);
+    os_closep(&fd);
+    teardown(&s);
+}
+
 int main(void)
 {
     sigset_t set; /* only the daemon takes them, with sigwaitinfo */
@@ -155,6 +225,7 @@ int main(void)
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_hanging_service_keeps_nobody_waiting),
+        cmocka_unit_test(test_outage_is_one_story),
     };
     return cmocka_run_group_tests_name("node/services", tests, NULL, NULL);
 }

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <cmocka.h>
 #include "base/mem.h"
 #include "base/os.h"
@@ -15,13 +14,15 @@
 #include "store/azure_auth.h"
 #include "store/conformance.h"
 #include "store/hash.h"
+#include "store/server.h"
 
 #define MIB      (1u << 20)
 #define PART     (64u << 10) /* of stores with small parts */
 #define MANY     2050        /* more than a page of a listing */
 #define ok(expr) assert_ok((expr), __LINE__)
 
-static char dir[64], endpoint[128], account[64], key[128];
+static struct server server;
+static char endpoint[128], account[64], key[128];
 static struct http *http;
 static struct azure_auth *auth;
 static struct err err;
@@ -29,30 +30,6 @@ static struct err err;
 static void assert_ok(enum rc rc, int line)
 {
     if (rc != RC_OK) fail_msg("line %d: %s: %s", line, rc_name(rc), err.text);
-}
-
-static void take_line(const char *line, const char *name, char *out, size_t out_size)
-{
-    size_t size = strlen(name);
-    if (strncmp(line, name, size) == 0)
-        snprintf(out, out_size, "%.*s", (int)strcspn(line + size, "\n"), line + size);
-}
-
-/* The exit status of "tests/servers/azure <verb> <dir>". */
-static int server(const char *verb)
-{
-    char command[1024], line[512];
-    snprintf(command, sizeof command, "'%.*s/../servers/azure' %s %s",
-             (int)(strrchr(__FILE__, '/') - __FILE__), __FILE__, verb, dir);
-    FILE *f = popen(command, "r");
-    assert_non_null(f);
-    while (fgets(line, sizeof line, f) != NULL) {
-        take_line(line, "ENDPOINT=", endpoint, sizeof endpoint);
-        take_line(line, "ACCOUNT=", account, sizeof account);
-        take_line(line, "KEY=", key, sizeof key);
-        if (strchr(line, '=') == NULL) fputs(line, stdout);
-    }
-    return WEXITSTATUS(pclose(f));
 }
 
 static enum rc sign(void *ctx, struct http_req *req, struct err *e)
@@ -463,7 +440,7 @@ static void test_pages(void **state)
 
 static const struct conformance_row row = {"azurite", prepare, open_plain, clean};
 
-int main(void)
+static int run(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_block_borders), cmocka_unit_test(test_large),
@@ -471,21 +448,20 @@ int main(void)
         cmocka_unit_test(test_wrong_key),     cmocka_unit_test(test_no_container),
         cmocka_unit_test(test_links),         cmocka_unit_test(test_pages),
     };
-    snprintf(dir, sizeof dir, "/tmp/sluice-azure-XXXXXX");
-    if (mkdtemp(dir) == NULL) return 1;
-    int failed = server("start");
-    if (failed == 0) {
-        struct http_conf conf = {.service = endpoint};
-        struct azure_auth_conf who = {.account = account, .sas = "", .key = key};
-        failed =
-            http_open(&conf, &http, &err) != RC_OK || azure_auth_open(&who, &auth, &err) != RC_OK;
-        if (failed == 0) failed = conformance_run(&row);
-        if (http != NULL) failed += cmocka_run_group_tests(tests, NULL, NULL);
-        azure_auth_close(auth);
-        http_close(http);
-        failed += server("stop");
-    }
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf '%s'", dir);
-    return system(command) == 0 ? failed : 1;
+    server_value(&server, "ENDPOINT", endpoint, sizeof endpoint);
+    server_value(&server, "ACCOUNT", account, sizeof account);
+    server_value(&server, "KEY", key, sizeof key);
+    struct http_conf conf = {.service = endpoint};
+    struct azure_auth_conf who = {.account = account, .sas = "", .key = key};
+    int failed =
+        http_open(&conf, &http, &err) != RC_OK || azure_auth_open(&who, &auth, &err) != RC_OK;
+    if (failed == 0) failed = conformance_run(&row) + cmocka_run_group_tests(tests, NULL, NULL);
+    azure_auth_close(auth);
+    http_close(http);
+    return failed;
+}
+
+int main(void)
+{
+    return server_test(&server, "azure", run);
 }

@@ -32,7 +32,8 @@ static void handler(void *ctx, const struct peer_req *req, struct peer_resp *res
     } else if (strstr(req->target, "comp=list") != NULL && strcmp(req->method, "GET") == 0) {
         bool more = strstr(req->target, "marker=") == NULL;
         peer_text(resp,
-                  "<EnumerationResults><Blobs><Blob><Name>db/%s</Name></Blob></Blobs>"
+                  "<EnumerationResults><Blobs><Blob><Name>db/%s</Name><Properties>"
+                  "<Content-Length>5</Content-Length></Properties></Blob></Blobs>"
                   "<NextMarker>%s</NextMarker></EnumerationResults>",
                   more ? "a" : "b", more ? "m" : "");
     } else if (strcmp(req->method, "GET") == 0) {

@@ -232,7 +232,7 @@ static void test_environment(void **state)
     setenv("LITESTREAM_AZURE_ACCOUNT_KEY", KEY, 1);
     setenv("LITESTREAM_AZURE_SAS_TOKEN", "?sv=1&sig=hush", 1);
     open_peer(NULL, NULL);
-    answer(201, NULL, "");
+    answer(201, "ETag: \"0x8D\"\r\n", "");
     ok(put_text("k", "x"));
     assert_string_equal(ASKED(1)->target, "/box/db/k?sv=1&sig=hush");
     assert_null(peer_header(ASKED(1), "Authorization"));
@@ -296,7 +296,7 @@ static void test_conditions(void **state)
     answer(409, "x-ms-error-code: BlobAlreadyExists\r\n", "");
     assert_int_equal(put_opts("k", "x", &create), RC_CONFLICT);
     assert_int_equal(peer_count(peer), 4);
-    answer(201, NULL, "");
+    answer(201, "ETag: \"0x8D\"\r\n", "");
     ok(put_opts("k", "x", &replace));
     assert_string_equal(peer_header(ASKED(4), "If-Match"), "\"7\"");
     /* Another version, none at all, and not known. */
@@ -313,6 +313,14 @@ static void test_conditions(void **state)
     assert_int_equal(put_opts("k", "x", &replace), RC_CONFLICT);
     answer(412, "x-ms-error-code: LeaseIdMissing\r\n", "");
     assert_int_equal(put_opts("k", "x", &replace), RC_DENIED);
+    /* A policy that forbids it is no other writer: whoever reads and tries again goes in circles.
+     */
+    answer(409, "x-ms-error-code: BlobImmutableDueToPolicy\r\n", "");
+    assert_int_equal(put_opts("k", "x", &replace), RC_DENIED);
+    /* Nor is a state that passes. */
+    answer(409, "x-ms-error-code: PendingCopyOperation\r\n", "");
+    answer(201, "ETag: \"0x8D\"\r\n", "");
+    ok(put_opts("k", "x", &create));
     assert_int_equal(peer_left(peer), 0);
 }
 
@@ -509,6 +517,30 @@ static void test_list_surprises(void **state)
     assert_int_equal(lines.size, 0);
 }
 
+/* A success without an etag is whoever's: a proxy's, a log-in page's. */
+static void test_put_success(void **state)
+{
+    (void)state;
+    open_peer("account-key", KEY);
+    answer(200, NULL, "<html/>");
+    assert_int_equal(put_text("k", "x"), RC_AGAIN);
+    assert_non_null(strstr(err.text, "ETag"));
+}
+
+/* Only this machine gets tokens, and links, without TLS; a name that begins like its address is
+ * somebody else's. */
+static void test_not_this_machine(void **state)
+{
+    (void)state;
+    static const char *const hosts[] = {"http://127.0.0.1.example.com", "http://127.example.com",
+                                        "http://localhost.example.com"};
+    for (size_t i = 0; i < sizeof hosts / sizeof hosts[0]; i++) {
+        struct store_setting settings[] = {{"endpoint", hosts[i]}};
+        assert_int_equal(open_full(URL, settings, 1), RC_INVALID);
+        assert_non_null(strstr(err.text, "without https"));
+    }
+}
+
 /* Bodies: byte i is i, and reads are counted. */
 static enum rc body_read(void *ctx, uint64_t off, void *dst, size_t size, struct err *e)
 {
@@ -540,7 +572,9 @@ static void test_blocks(void **state)
     char id[2][128];
     open_small("4");
     for (unsigned i = 0; i < 11; i++)
-        peer_push(peer, &(struct peer_resp){.status = 201, .delay_ms = i < 8 ? 20 : 0});
+        peer_push(peer, &(struct peer_resp){.status = 201,
+                                            .headers = "ETag: \"0x8D\"\r\n",
+                                            .delay_ms = i < 8 ? 20 : 0});
     ok(put_sized(10 * 65536 - 1, &opts));
     assert_int_equal(peer_count(peer), 11);
     assert_in_range(peer_busy_max(peer), 2, 4);
@@ -577,7 +611,7 @@ static void test_blocks_fail(void **state)
     struct store_put_opts create = {.if_absent = true};
     open_small("1");
     /* A block is refused: no more of them, no list. */
-    answer(201, NULL, "");
+    answer(201, "ETag: \"0x8D\"\r\n", "");
     answer(403, "x-ms-error-code: AuthorizationFailure\r\n", "");
     assert_int_equal(put_sized(10 * 65536, NULL), RC_DENIED);
     assert_int_equal(peer_count(peer), 2);
@@ -592,10 +626,10 @@ static void test_blocks_fail(void **state)
     }
     /* The list's answer was lost: the same list again finds the blocks where they are now. */
     peer_forget(peer);
-    answer(201, NULL, "");
-    answer(201, NULL, "");
+    answer(201, "ETag: \"0x8D\"\r\n", "");
+    answer(201, "ETag: \"0x8D\"\r\n", "");
     peer_push(peer, &(struct peer_resp){.status = 201, .fault = PEER_LOSE});
-    answer(201, NULL, "");
+    answer(201, "ETag: \"0x8D\"\r\n", "");
     ok(put_sized(2 * 65536, NULL));
     assert_int_equal(peer_count(peer), 4);
     assert_string_equal((const char *)ASKED(2)->body, (const char *)ASKED(3)->body);
@@ -621,8 +655,8 @@ static void test_machine_identity(void **state)
     open_peer(NULL, NULL);
     answer(410, NULL, "");
     answer_token("one", 86400);
-    answer(201, NULL, "");
-    answer(201, NULL, "");
+    answer(201, "ETag: \"0x8D\"\r\n", "");
+    answer(201, "ETag: \"0x8D\"\r\n", "");
     ok(put_text("k", "x"));
     ok(put_text("k", "x"));
     assert_int_equal(peer_count(peer), 4);
@@ -634,7 +668,7 @@ static void test_machine_identity(void **state)
     /* Refused: another one is fetched, once. */
     answer(401, "x-ms-error-code: InvalidAuthenticationInfo\r\n", "");
     answer_token("two", 86400);
-    answer(201, NULL, "");
+    answer(201, "ETag: \"0x8D\"\r\n", "");
     ok(put_text("k", "x"));
     assert_string_equal(peer_header(ASKED(6), "Authorization"), "Bearer two");
     answer(401, "x-ms-error-code: InvalidAuthenticationInfo\r\n", "");
@@ -681,7 +715,7 @@ static void test_app_identity(void **state)
     snprintf(body, sizeof body, "{\"access_token\":\"app\",\"expires_on\":\"%lld\"}",
              (long long)os_now_ms() / 1000 + 3600);
     answer(200, NULL, body);
-    answer(201, NULL, "");
+    answer(201, "ETag: \"0x8D\"\r\n", "");
     ok(put_text("k", "x"));
     assert_string_equal(ASKED(0)->target, "/msi/token?api-version=2019-08-01&resource="
                                           "https%3A%2F%2Fstorage.azure.com%2F");
@@ -708,7 +742,7 @@ static void test_client_secret(void **state)
     answer(200, NULL, "{\"access_token\":\"two words\",\"expires_in\":3600}");
     assert_int_equal(put_text("k", "x"), RC_AGAIN);
     answer(200, NULL, "{\"access_token\":\"aad\",\"expires_in\":3600}");
-    answer(201, NULL, "");
+    answer(201, "ETag: \"0x8D\"\r\n", "");
     ok(put_text("k", "x"));
     assert_string_equal(ASKED(0)->target, "/tenant/oauth2/v2.0/token");
     assert_string_equal(ASKED(0)->method, "POST");
@@ -740,7 +774,7 @@ static void test_workload_identity(void **state)
     setenv("AZURE_FEDERATED_TOKEN_FILE", path, 1);
     open_peer(NULL, NULL);
     answer(200, NULL, "{\"access_token\":\"fed\",\"expires_in\":3600}");
-    answer(201, NULL, "");
+    answer(201, "ETag: \"0x8D\"\r\n", "");
     ok(put_text("k", "x"));
     assert_string_equal(ASKED(0)->target, "/tenant/oauth2/v2.0/token");
     assert_non_null(strstr((const char *)ASKED(0)->body, "&client_assertion_type=urn%3Aietf%3A"
@@ -749,7 +783,7 @@ static void test_workload_identity(void **state)
     assert_string_equal(peer_header(ASKED(1), "Authorization"), "Bearer fed");
     unlink(path);
     answer(401, NULL, "");
-    assert_int_equal(put_text("k", "x"), RC_NOT_FOUND);
+    assert_int_equal(put_text("k", "x"), RC_DENIED); /* it is no object that is missing */
     assert_non_null(strstr(err.text, "AZURE_FEDERATED_TOKEN_FILE"));
 }
 
@@ -768,7 +802,7 @@ static void *user_main(void *arg)
     return NULL;
 }
 
-static void use_by_many(struct azure_auth *a)
+static void use_by_many(struct azure_auth *a, enum rc want)
 {
     struct user users[8];
     for (int i = 0; i < 8; i++) {
@@ -777,7 +811,7 @@ static void use_by_many(struct azure_auth *a)
     }
     for (int i = 0; i < 8; i++) {
         pthread_join(users[i].thread, NULL);
-        assert_int_equal(users[i].rc, RC_OK);
+        assert_int_equal(users[i].rc, want);
     }
 }
 
@@ -792,22 +826,31 @@ static void test_token_shared(void **state)
     char body[] = "{\"access_token\":\"one\",\"expires_in\":3600}";
     peer_push(peer,
               &(struct peer_resp){.body = body, .body_size = sizeof body - 1, .delay_ms = 100});
-    use_by_many(a);
+    use_by_many(a, RC_OK);
     assert_int_equal(peer_count(peer), 1);
-    assert_in_range(a->refresh_ms, os_mono_ms() + 3200000, os_mono_ms() + 3300000);
+    assert_in_range(a->token.renew_ms, os_mono_ms() + 3200000, os_mono_ms() + 3300000);
     /* Time to refresh: it fails, and is not tried again at once. */
-    a->refresh_ms = os_mono_ms();
+    a->token.renew_ms = os_mono_ms();
     answer(400, NULL, "{\"error\":\"invalid_request\"}");
-    use_by_many(a);
-    use_by_many(a);
+    use_by_many(a, RC_OK);
+    use_by_many(a, RC_OK);
     assert_int_equal(peer_count(peer), 2);
-    assert_string_equal(a->token, "one");
+    assert_string_equal((char *)a->token.text.data, "one");
     /* Now it succeeds. */
-    a->refresh_ms = os_mono_ms();
+    a->token.renew_ms = os_mono_ms();
     answer_token("two", 60);
-    use_by_many(a);
+    use_by_many(a, RC_OK);
     assert_int_equal(peer_count(peer), 3);
-    assert_string_equal(a->token, "two");
+    assert_string_equal((char *)a->token.text.data, "two");
+    /* A failure is everybody's, too: eight that wait do not ask one after the other. */
+    a->token.expires_ms = a->token.renew_ms = 0;
+    static const char refusal[] = "{\"error\":\"invalid_request\"}";
+    peer_push_many(
+        peer, 8,
+        &(struct peer_resp){
+            .status = 400, .body = refusal, .body_size = sizeof refusal - 1, .delay_ms = 200});
+    use_by_many(a, RC_DENIED);
+    assert_int_equal(peer_count(peer), 4);
     azure_auth_close(a);
 }
 
@@ -816,15 +859,26 @@ static void test_token_shared(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        CASE(test_text_to_sign),   CASE(test_urls),
-        CASE(test_environment),    CASE(test_put),
-        CASE(test_conditions),     CASE(test_errors),
-        CASE(test_clock),          CASE(test_get),
-        CASE(test_list),           CASE(test_list_after),
-        CASE(test_list_surprises), CASE(test_blocks),
-        CASE(test_blocks_fail),    CASE(test_machine_identity),
-        CASE(test_no_identity),    CASE(test_app_identity),
-        CASE(test_client_secret),  CASE(test_workload_identity),
+        CASE(test_text_to_sign),
+        CASE(test_urls),
+        CASE(test_environment),
+        CASE(test_put),
+        CASE(test_conditions),
+        CASE(test_errors),
+        CASE(test_clock),
+        CASE(test_get),
+        CASE(test_list),
+        CASE(test_list_after),
+        CASE(test_list_surprises),
+        CASE(test_put_success),
+        CASE(test_not_this_machine),
+        CASE(test_blocks),
+        CASE(test_blocks_fail),
+        CASE(test_machine_identity),
+        CASE(test_no_identity),
+        CASE(test_app_identity),
+        CASE(test_client_secret),
+        CASE(test_workload_identity),
         CASE(test_token_shared),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

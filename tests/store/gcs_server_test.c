@@ -7,39 +7,21 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 #include <cmocka.h>
 #include "base/mem.h"
 #include "store/conformance.h"
 #include "store/http.h"
+#include "store/server.h"
 
 #define ok(expr) assert_ok((expr), __LINE__)
 
-static char dir[64], endpoint[128];
+static struct server server;
+static char endpoint[128];
 static struct err err;
 
 static void assert_ok(enum rc rc, int line)
 {
     if (rc != RC_OK) fail_msg("line %d: %s: %s", line, rc_name(rc), err.text);
-}
-
-/* The exit status of "tests/servers/gcs <verb> <dir>". */
-static int server(const char *verb)
-{
-    char command[1024], line[512];
-    snprintf(command, sizeof command, "'%.*s/../servers/gcs' %s %s",
-             (int)(strrchr(__FILE__, '/') - __FILE__), __FILE__, verb, dir);
-    FILE *f = popen(command, "r");
-    assert_non_null(f);
-    while (fgets(line, sizeof line, f) != NULL) {
-        line[strcspn(line, "\n")] = '\0';
-        if (strncmp(line, "ENDPOINT=", 9) == 0)
-            snprintf(endpoint, sizeof endpoint, "%.120s", line + 9);
-        else if (strchr(line, '=') == NULL)
-            puts(line);
-    }
-    return WEXITSTATUS(pclose(f));
 }
 
 static void make_bucket(const char *name)
@@ -88,15 +70,16 @@ static void clean(const char *url)
     store_close(s);
 }
 
-int main(void)
+static int run(void)
 {
     const struct conformance_row row = {
         .name = "gs", .prepare = prepare, .open = open_plain, .clean = clean};
-    snprintf(dir, sizeof dir, "/tmp/sluice-gcs-server-%d", (int)getpid());
-    int status = server("start");
-    if (status != 0) return status == 77 ? 77 : 1;
+    server_value(&server, "ENDPOINT", endpoint, sizeof endpoint);
     setenv("STORAGE_EMULATOR_HOST", endpoint, 1);
-    int failed = conformance_run(&row);
-    server("stop");
-    return failed;
+    return conformance_run(&row);
+}
+
+int main(void)
+{
+    return server_test(&server, "gcs", run);
 }

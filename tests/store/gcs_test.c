@@ -364,6 +364,37 @@ static void test_list_surprises(void **state)
     peer_stop(endless);
 }
 
+/* Forgets again what it has taken: one chunk's gain is the next one's loss. */
+static atomic_uint chunks;
+static void forgetful(void *ctx, const struct peer_req *req, struct peer_resp *resp)
+{
+    (void)ctx;
+    const char *range = peer_header(req, "Content-Range");
+    if (strcmp(req->method, "POST") == 0) {
+        peer_head(resp, "Location", "http://%s/session", peer_header(req, "Host"));
+        return;
+    }
+    bool chunk = range != NULL && strstr(range, "*/") == NULL;
+    bool more = chunk && atomic_fetch_add(&chunks, 1) % 2 == 0;
+    resp->status = 308;
+    peer_head(resp, "Range", "bytes=0-%u", more ? 524287u : 262143u);
+}
+
+static void test_forgetful(void **state)
+{
+    (void)state;
+    struct peer *p = peer_start(forgetful, NULL);
+    struct call c = {.deadline_ms = os_mono_ms() + 1000};
+    struct store_body body = {.size = 2u << 20, .read = body_read};
+    set_env("STORAGE_EMULATOR_HOST", peer_url(p));
+    store_close(store);
+    ok(store_open("gs://bucket/root?part-size=512KiB", &store, &err));
+    enum rc rc = store_put(store, &c, "k", &body, NULL, NULL, &err);
+    if (rc != RC_AGAIN && rc != RC_CANCELED) fail_msg("%s: %s", rc_name(rc), err.text);
+    assert_in_range(atomic_load(&chunks), 2, 9); /* with pauses that grow */
+    peer_stop(p);
+}
+
 static void test_bad_answers(void **state)
 {
     (void)state;
@@ -1096,6 +1127,7 @@ int main(void)
         CASE(test_metadata),
         CASE(test_list_is_a_seek),
         CASE(test_list_surprises),
+        CASE(test_forgetful),
         CASE(test_bad_answers),
         CASE(test_statuses),
         CASE(test_trouble_passes),

@@ -6,8 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <ftw.h>
-#include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
 #include <nats/nats.h>
@@ -15,37 +13,15 @@
 #include "base/mem.h"
 #include "base/os.h"
 #include "store/conformance.h"
+#include "store/server.h"
 
-static char dir[64], server_url[128], user[64], password[64];
+static struct server server;
+static char server_url[128], user[64], password[64];
 static struct err err;
 
 static void ok(enum rc rc)
 {
     if (rc != RC_OK) fail_msg("%s: %s", rc_name(rc), err.text);
-}
-
-static void take_line(const char *line, const char *key, char *out, size_t out_size)
-{
-    size_t size = strlen(key);
-    if (strncmp(line, key, size) == 0)
-        snprintf(out, out_size, "%.*s", (int)strcspn(line + size, "\n"), line + size);
-}
-
-/* The exit status of "tests/servers/nats <verb> <dir>". */
-static int server(const char *verb)
-{
-    char command[1024], line[512];
-    snprintf(command, sizeof command, "'%.*s/../servers/nats' %s %s",
-             (int)(strrchr(__FILE__, '/') - __FILE__), __FILE__, verb, dir);
-    FILE *f = popen(command, "r");
-    assert_non_null(f);
-    while (fgets(line, sizeof line, f) != NULL) {
-        take_line(line, "URL=", server_url, sizeof server_url);
-        take_line(line, "USERNAME=", user, sizeof user);
-        take_line(line, "PASSWORD=", password, sizeof password);
-        if (strchr(line, '=') == NULL) fputs(line, stdout);
-    }
-    return WEXITSTATUS(pclose(f));
 }
 
 /* A connection of the tests' own, to make buckets and to look behind the driver. */
@@ -218,7 +194,7 @@ static void test_nkey(void **state)
     static const char seed[] = "SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY";
     char url[256], path[128];
     prepare(908, url);
-    snprintf(path, sizeof path, "%s/seed", dir);
+    snprintf(path, sizeof path, "%s/seed", server.dir);
     ok(os_write_file(path, seed, sizeof seed - 1, 0600, &err));
     for (int i = 0; i < 2; i++) {
         struct store *s = NULL;
@@ -280,8 +256,8 @@ static void test_restart(void **state)
     for (unsigned at = 10; at < WRITER_COUNT; at += 25) {
         while (atomic_load(&w.done) < at && w.rc == RC_OK)
             os_sleep_ms(1);
-        assert_int_equal(server("kill"), 0);
-        assert_int_equal(server("start"), 0);
+        assert_int_equal(server_run(&server, "kill", ""), 0);
+        assert_int_equal(server_run(&server, "start", ""), 0);
     }
     pthread_join(thread, NULL);
     if (w.rc != RC_OK) fail_msg("%s: %s", rc_name(w.rc), w.err.text);
@@ -304,12 +280,12 @@ static void test_no_server(void **state)
     char url[256];
     prepare(904, url);
     struct store *s = open_right(url);
-    assert_int_equal(server("stop"), 0);
+    assert_int_equal(server_run(&server, "stop", ""), 0);
     struct call c = {.deadline_ms = os_mono_ms() + 1500};
     enum rc rc = put_text(s, &c, "k", "x");
     assert_true(rc == RC_AGAIN || rc == RC_CANCELED);
     assert_true(os_mono_ms() < c.deadline_ms + 1000);
-    assert_int_equal(server("start"), 0);
+    assert_int_equal(server_run(&server, "start", ""), 0);
     ok(put_text(s, NULL, "k", "x"));
     store_close(s);
     clean(url);
@@ -450,13 +426,7 @@ static void test_figures(void **state)
     clean(url);
 }
 
-static int visit(const char *path, const struct stat *st, int type, struct FTW *ftw)
-{
-    (void)st, (void)type, (void)ftw;
-    return remove(path);
-}
-
-int main(void)
+static int run(void)
 {
     static const struct conformance_row row = {
         .name = "nats", .prepare = prepare, .open = open_right, .clean = clean};
@@ -471,14 +441,15 @@ int main(void)
         cmocka_unit_test(test_no_server),
         cmocka_unit_test(test_figures),
     };
-    snprintf(dir, sizeof dir, "/tmp/sluice-nats-%d", (int)getpid());
-    int status = server("start");
-    if (status == 0) {
-        status = conformance_run(&row);
-        status += cmocka_run_group_tests(tests, NULL, NULL);
-        if (server("stop") != 0) status++;
-    }
-    nftw(dir, visit, 16, FTW_DEPTH | FTW_PHYS);
+    server_value(&server, "URL", server_url, sizeof server_url);
+    server_value(&server, "USERNAME", user, sizeof user);
+    server_value(&server, "PASSWORD", password, sizeof password);
+    return conformance_run(&row) + cmocka_run_group_tests(tests, NULL, NULL);
+}
+
+int main(void)
+{
+    int status = server_test(&server, "nats", run);
     nats_Close();
     return status;
 }

@@ -8,8 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <ftw.h>
-#include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
 #include "base/mem.h"
@@ -17,45 +15,21 @@
 #include "store/conformance.h"
 #include "store/hash.h"
 #include "store/s3_intern.h"
+#include "store/server.h"
 #include "store/xml.h"
 
 #define PART      (5u << 20)
 #define PAGE_KEYS 1005
 #define RACERS    16
 
-static char dir[64], endpoint[256], region[64], access_key[128], secret_key[256], bucket[128];
+static struct server server;
+static char endpoint[256], region[64], access_key[128], secret_key[256], bucket[128];
 static struct err err;
 static bool ours; /* the server was started here */
 
 static void ok(enum rc rc)
 {
     if (rc != RC_OK) fail_msg("%s: %s", rc_name(rc), err.text);
-}
-
-static void take_line(const char *line, const char *key, char *out, size_t out_size)
-{
-    size_t size = strlen(key);
-    if (strncmp(line, key, size) == 0)
-        snprintf(out, out_size, "%.*s", (int)strcspn(line + size, "\n"), line + size);
-}
-
-/* The exit status of "tests/servers/s3 <verb> <dir> <more>". */
-static int server(const char *verb, const char *more)
-{
-    char command[1024], line[512];
-    snprintf(command, sizeof command, "'%.*s/../servers/s3' %s %s %s",
-             (int)(strrchr(__FILE__, '/') - __FILE__), __FILE__, verb, dir, more);
-    FILE *f = popen(command, "r");
-    assert_non_null(f);
-    while (fgets(line, sizeof line, f) != NULL) {
-        take_line(line, "S3_ENDPOINT=", endpoint, sizeof endpoint);
-        take_line(line, "S3_REGION=", region, sizeof region);
-        take_line(line, "S3_ACCESS_KEY=", access_key, sizeof access_key);
-        take_line(line, "S3_SECRET_KEY=", secret_key, sizeof secret_key);
-        take_line(line, "S3_BUCKET=", bucket, sizeof bucket);
-        if (strchr(line, '=') == NULL) fputs(line, stdout);
-    }
-    return WEXITSTATUS(pclose(f));
 }
 
 static bool from_environment(void)
@@ -581,7 +555,7 @@ static void test_customer_key(void **state)
     struct err ignored;
     if (!ours) skip();
     prepare(910, url);
-    assert_int_equal(server("set", "rgw_crypt_require_ssl false"), 0);
+    assert_int_equal(server_run(&server, "set", "rgw_crypt_require_ssl false"), 0);
     struct store *bare = open_right(url);
     struct store *s =
         open_with(url, NULL, "sse-customer-key", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=");
@@ -606,7 +580,7 @@ static void test_suspended(void **state)
     prepare(911, url);
     struct store *s = open_right(url);
     ok(put_text(s, NULL, "k", "x", NULL, NULL));
-    assert_int_equal(server("user", "suspend"), 0);
+    assert_int_equal(server_run(&server, "user", "suspend"), 0);
     int64_t end_ms = os_mono_ms() + 20000; /* the gateway keeps users in a cache */
     enum rc rc = RC_OK;
     while (rc == RC_OK && os_mono_ms() < end_ms) {
@@ -615,7 +589,7 @@ static void test_suspended(void **state)
     }
     assert_int_equal(rc, RC_DENIED);
     assert_int_equal(store_read(s, NULL, "k", 0, &byte, 1, &err), RC_DENIED);
-    assert_int_equal(server("user", "enable"), 0);
+    assert_int_equal(server_run(&server, "user", "enable"), 0);
     end_ms = os_mono_ms() + 20000;
     while ((rc = put_text(s, NULL, "k", "z", NULL, NULL)) != RC_OK && os_mono_ms() < end_ms)
         os_sleep_ms(100);
@@ -632,12 +606,12 @@ static void test_pause(void **state)
     prepare(912, url);
     struct store *s = open_right(url);
     ok(put_text(s, NULL, "k", "x", NULL, NULL));
-    assert_int_equal(server("pause", ""), 0);
+    assert_int_equal(server_run(&server, "pause", ""), 0);
     int64_t begin_ms = os_mono_ms();
     struct call c = {.deadline_ms = begin_ms + 700};
     enum rc rc = put_text(s, &c, "k", "y", NULL, NULL);
     int64_t took_ms = os_mono_ms() - begin_ms;
-    assert_int_equal(server("resume", ""), 0);
+    assert_int_equal(server_run(&server, "resume", ""), 0);
     assert_true(rc == RC_CANCELED || rc == RC_AGAIN);
     assert_in_range(took_ms, 500, 1500);
     ok(store_read(s, NULL, "k", 0, &byte, 1, &err));
@@ -659,11 +633,11 @@ static void test_kill(void **state)
             snprintf(key, sizeof key, "%d-%d", round, i);
             ok(put_text(s, NULL, key, "x", &(struct store_put_opts){.if_absent = true}, NULL));
         }
-        assert_int_equal(server("kill", ""), 0);
+        assert_int_equal(server_run(&server, "kill", ""), 0);
         struct call c = {.deadline_ms = os_mono_ms() + 1000};
         enum rc rc = put_text(s, &c, "down", "x", NULL, NULL);
         assert_true(rc == RC_AGAIN || rc == RC_CANCELED);
-        assert_int_equal(server("start", ""), 0);
+        assert_int_equal(server_run(&server, "start", ""), 0);
         for (int i = 0; i < 20; i++) {
             snprintf(key, sizeof key, "%d-%d", round, i);
             ok(store_read(s, NULL, key, 0, &byte, 1, &err));
@@ -673,13 +647,7 @@ static void test_kill(void **state)
     clean(url);
 }
 
-static int visit(const char *path, const struct stat *st, int type, struct FTW *ftw)
-{
-    (void)st, (void)type, (void)ftw;
-    return remove(path);
-}
-
-int main(void)
+static int run(void)
 {
     static const struct conformance_row row = {
         .name = "s3", .prepare = prepare, .open = open_right, .clean = clean};
@@ -693,21 +661,22 @@ int main(void)
         cmocka_unit_test(test_customer_key),   cmocka_unit_test(test_suspended),
         cmocka_unit_test(test_pause),          cmocka_unit_test(test_kill),
     };
-    if (!from_environment()) {
-        snprintf(dir, sizeof dir, "/tmp/sluice-s3-XXXXXX");
-        assert_non_null(mkdtemp(dir));
-        int status = server("start", "");
-        ours = status == 0;
-        if (!ours) {
-            nftw(dir, visit, 16, FTW_DEPTH | FTW_PHYS);
-            return status == 77 ? 77 : 1;
-        }
-    }
-    int failed = conformance_run(&row);
-    failed += cmocka_run_group_tests_name("s3 server", tests, NULL, NULL);
-    if (ours) {
-        if (server("stop", "") != 0) failed++;
-        nftw(dir, visit, 16, FTW_DEPTH | FTW_PHYS);
-    }
-    return failed;
+    return conformance_run(&row) + cmocka_run_group_tests_name("s3 server", tests, NULL, NULL);
+}
+
+static int run_ours(void)
+{
+    ours = true;
+    server_value(&server, "S3_ENDPOINT", endpoint, sizeof endpoint);
+    server_value(&server, "S3_REGION", region, sizeof region);
+    server_value(&server, "S3_ACCESS_KEY", access_key, sizeof access_key);
+    server_value(&server, "S3_SECRET_KEY", secret_key, sizeof secret_key);
+    server_value(&server, "S3_BUCKET", bucket, sizeof bucket);
+    return run();
+}
+
+int main(void)
+{
+    if (from_environment()) return run() == 0 ? 0 : 1;
+    return server_test(&server, "s3", run_ours);
 }

@@ -528,6 +528,7 @@ static void test_oss(void **state)
     assert_string_equal(sent(0, "x-oss-forbid-overwrite"), "true");
     assert_string_equal(sent(0, "x-oss-meta-litestream-timestamp"), "1970-01-01T00:00:01Z");
     assert_string_equal(sent(0, "x-oss-content-sha256"), "UNSIGNED-PAYLOAD");
+    assert_string_equal(sent(0, "content-md5"), "XUFAKrxLKna5cZ2REBfFkg=="); /* so by this */
     assert_int_equal(strncmp(sent(0, "authorization"), "OSS4-HMAC-SHA256 ", 17), 0);
     assert_non_null(strstr(sent(0, "authorization"), "/cn-hangzhou/oss/aliyun_v4_request,"));
     assert_string_equal(sent(0, "x-amz-date"), "");

@@ -7,25 +7,24 @@
 #include <stdlib.h>
 #include <string.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <signal.h>
 #include <sys/time.h>
-#include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
 #include "base/buf.h"
 #include "base/mem.h"
 #include "base/os.h"
 #include "store/conformance.h"
+#include "store/server.h"
 
 #define BIG_SIZE   (9u << 20)
 #define ok(expr)   assert_ok((expr), __LINE__)
 #define PATH_SIZE  600
 #define says(word) assert_says(word, __LINE__)
 
-static char dir[64], port[8], user[64], key[128], host_key[256], fingerprint[64], root[128];
+static struct server server;
+static char port[8], user[64], key[128], host_key[256], fingerprint[64], root[128];
 static struct err err;
-static unsigned tmp_count;
 
 static void assert_ok(enum rc rc, int line)
 {
@@ -38,36 +37,14 @@ static void assert_says(const char *word, int line)
         fail_msg("line %d: '%s' is not in '%s'", line, word, err.text);
 }
 
-static void take_line(const char *line, const char *name, char *out, size_t out_size)
+static void take_values(const struct server *s)
 {
-    size_t size = strlen(name);
-    if (strncmp(line, name, size) == 0)
-        snprintf(out, out_size, "%.*s", (int)strcspn(line + size, "\n"), line + size);
-}
-
-/* The exit status of "tests/servers/sftp <verb> <dir>"; dir is where a server lives. */
-static int server_at(const char *where, const char *options, const char *verb)
-{
-    char command[1024], line[512];
-    snprintf(command, sizeof command, "SFTP_OPTIONS='%s' '%.*s/../servers/sftp' %s %s", options,
-             (int)(strrchr(__FILE__, '/') - __FILE__), __FILE__, verb, where);
-    FILE *f = popen(command, "r");
-    assert_non_null(f);
-    while (fgets(line, sizeof line, f) != NULL) {
-        take_line(line, "PORT=", port, sizeof port);
-        take_line(line, "USER_NAME=", user, sizeof user);
-        take_line(line, "KEY=", key, sizeof key);
-        take_line(line, "HOST_KEY=", host_key, sizeof host_key);
-        take_line(line, "FINGERPRINT=", fingerprint, sizeof fingerprint);
-        take_line(line, "ROOT=", root, sizeof root);
-        if (strchr(line, '=') == NULL) fputs(line, stdout);
-    }
-    return WEXITSTATUS(pclose(f));
-}
-
-static int server(const char *verb)
-{
-    return server_at(dir, "", verb);
+    server_value(s, "PORT", port, sizeof port);
+    server_value(s, "USER_NAME", user, sizeof user);
+    server_value(s, "KEY", key, sizeof key);
+    server_value(s, "HOST_KEY", host_key, sizeof host_key);
+    server_value(s, "FINGERPRINT", fingerprint, sizeof fingerprint);
+    server_value(s, "ROOT", root, sizeof root);
 }
 
 static void url_of(const char *name, char url[256])
@@ -100,20 +77,6 @@ static void prepare(unsigned unique, char url[256])
     url_of(name, url);
 }
 
-static int visit(const char *path, const struct stat *st, int type, struct FTW *ftw)
-{
-    const char *name = path + ftw->base;
-    (void)st, (void)type;
-    if (strncmp(name, STORE_TMP_PREFIX, sizeof STORE_TMP_PREFIX - 1) == 0) tmp_count++;
-    return remove(path);
-}
-
-static void wipe(const char *path)
-{
-    tmp_count = 0;
-    nftw(path, visit, 16, FTW_DEPTH | FTW_PHYS);
-}
-
 static void clean(const char *url)
 {
     char path[PATH_SIZE];
@@ -121,8 +84,7 @@ static void clean(const char *url)
     assert_non_null(strstr(url, root));
     name = strstr(url, root) + strlen(root);
     snprintf(path, sizeof path, "%s%.*s", root, (int)strcspn(name + 1, "/") + 1, name);
-    wipe(path);
-    assert_int_equal(tmp_count, 0);
+    assert_int_equal(tree_remove(path), 0);
     assert_int_not_equal(access(path, F_OK), 0);
 }
 
@@ -184,7 +146,7 @@ static void read_text(const char *name, char *out, size_t out_size)
 {
     CLEANUP(buf_fini) struct buf b = BUF_INIT;
     char path[PATH_SIZE];
-    snprintf(path, sizeof path, "%s/%s", dir, name);
+    snprintf(path, sizeof path, "%s/%s", server.dir, name);
     ok(os_read_file(path, 1 << 16, &b, &err));
     snprintf(out, out_size, "%.*s", (int)b.size, (char *)b.data);
 }
@@ -192,7 +154,7 @@ static void read_text(const char *name, char *out, size_t out_size)
 static void write_text(const char *name, const char *text)
 {
     char path[PATH_SIZE];
-    snprintf(path, sizeof path, "%s/%s", dir, name);
+    snprintf(path, sizeof path, "%s/%s", server.dir, name);
     ok(os_write_file(path, text, strlen(text), 0600, &err));
 }
 
@@ -264,18 +226,18 @@ static void test_keys(void **state)
 {
     (void)state;
     char path[PATH_SIZE], text[2048], url[256];
-    snprintf(path, sizeof path, "%s/stranger", dir);
+    snprintf(path, sizeof path, "%s/stranger", server.dir);
     reach(path, host_key, RC_DENIED);
     says("does not let in user");
     says("a key");
-    snprintf(path, sizeof path, "%s/locked", dir);
+    snprintf(path, sizeof path, "%s/locked", server.dir);
     reach(path, host_key, RC_DENIED);
     says("passphrase");
     says("ssh-agent");
-    snprintf(path, sizeof path, "%s/missing", dir);
+    snprintf(path, sizeof path, "%s/missing", server.dir);
     reach(path, host_key, RC_DENIED);
     says(path);
-    snprintf(path, sizeof path, "%s/log", dir);
+    snprintf(path, sizeof path, "%s/log", server.dir);
     reach(path, host_key, RC_DENIED);
     says("cannot be read as a private key");
     reach(NULL, host_key, RC_DENIED); /* neither an agent nor default keys */
@@ -284,7 +246,7 @@ static void test_keys(void **state)
     write_text("home/.ssh/id_ed25519", text);
     reach(NULL, host_key, RC_OK);
     reach("~/.ssh/id_ed25519", host_key, RC_OK);
-    snprintf(path, sizeof path, "%s/home/.ssh/id_ed25519", dir);
+    snprintf(path, sizeof path, "%s/home/.ssh/id_ed25519", server.dir);
     assert_int_equal(unlink(path), 0);
     /* A password: this server knows none that is right. */
     snprintf(url, sizeof url, "sftp://%s:s3cret%%40@127.0.0.1:%s%s/k", user, port, root);
@@ -301,7 +263,7 @@ static void test_agent(void **state)
     (void)state;
     char command[1024], line[256], sock[128];
     int pid = 0;
-    snprintf(sock, sizeof sock, "%s/agent", dir);
+    snprintf(sock, sizeof sock, "%s/agent", server.dir);
     snprintf(command, sizeof command, "ssh-agent -s -a %s 2>/dev/null", sock);
     FILE *f = popen(command, "r");
     assert_non_null(f);
@@ -381,8 +343,8 @@ static void break_at(struct breaker *b, uint64_t off, size_t size)
 {
     if (off > b->at || off + size <= b->at || b->breaks == 0) return;
     b->breaks--;
-    assert_int_equal(server("stop"), 0);
-    assert_int_equal(server("start"), 0);
+    assert_int_equal(server_run(&server, "stop", ""), 0);
+    assert_int_equal(server_run(&server, "start", ""), 0);
 }
 
 static enum rc breaking_read(void *ctx, uint64_t off, void *dst, size_t size, struct err *e)
@@ -424,8 +386,8 @@ static void test_restart(void **state)
     assert_int_equal(b.off, BIG_SIZE);
     assert_false(b.wrong);
     /* Connections that idle when the server goes cost one try, unseen. */
-    assert_int_equal(server("stop"), 0);
-    assert_int_equal(server("start"), 0);
+    assert_int_equal(server_run(&server, "stop", ""), 0);
+    assert_int_equal(server_run(&server, "start", ""), 0);
     ok(put_text(s, NULL, "x/after", "y"));
     assert_text(s, "x/after", "y");
     store_close(s);
@@ -439,12 +401,12 @@ static void test_no_server(void **state)
     url_of("gone", url);
     struct store *s = open_right(url);
     ok(put_text(s, NULL, "k", "x"));
-    assert_int_equal(server("stop"), 0);
+    assert_int_equal(server_run(&server, "stop", ""), 0);
     int64_t start = os_mono_ms();
     struct call c = {.deadline_ms = start + 1500};
     enum rc rc = put_text(s, &c, "k", "y");
     int64_t took = os_mono_ms() - start;
-    assert_int_equal(server("start"), 0);
+    assert_int_equal(server_run(&server, "start", ""), 0);
     assert_true(rc == RC_AGAIN || rc == RC_CANCELED);
     assert_true(took < 3000);
     assert_text(s, "k", "x");
@@ -464,21 +426,21 @@ static void test_silent_server(void **state)
     ok(put_text(s, NULL, "k", "x"));
     char command[1024];
     snprintf(command, sizeof command, "kill -STOP $(cat %s/pid) $(ps -o pid= --ppid $(cat %s/pid))",
-             dir, dir);
+             server.dir, server.dir);
     assert_int_equal(system(command), 0);
     int64_t start = os_mono_ms();
     struct call c = {.deadline_ms = start + 700};
     enum rc rc = put_text(s, &c, "k", "y");
     int64_t took = os_mono_ms() - start;
     snprintf(command, sizeof command, "kill -CONT $(cat %s/pid) $(ps -o pid= --ppid $(cat %s/pid))",
-             dir, dir);
+             server.dir, server.dir);
     assert_int_equal(system(command), 0);
     assert_int_equal(rc, RC_CANCELED);
     assert_in_range(took, 500, 4000);
     ok(put_text(s, NULL, "k", "z"));
     assert_text(s, "k", "z");
     store_close(s);
-    wipe(strstr(url, root)); /* the cancelled put could not tidy up */
+    tree_remove(strstr(url, root)); /* the cancelled put could not tidy up */
 }
 
 static void test_stale_files(void **state)
@@ -562,14 +524,12 @@ static void test_links_and_others(void **state)
 static void test_plain_server(void **state)
 {
     (void)state;
-    char other[80], url[256], old_port[sizeof port], old_root[sizeof root],
-        old_key[sizeof host_key], old_client[sizeof key];
-    memcpy(old_port, port, sizeof port);
-    memcpy(old_root, root, sizeof root);
-    memcpy(old_key, host_key, sizeof host_key);
-    memcpy(old_client, key, sizeof key);
-    snprintf(other, sizeof other, "%s/plain", dir);
-    assert_int_equal(server_at(other, "-P hardlink,posix-rename,fsync", "start"), 0);
+    char url[256];
+    struct server plain = {.name = "sftp"};
+    snprintf(plain.dir, sizeof plain.dir, "%.60s/plain", server.dir);
+    setenv("SFTP_OPTIONS", "-P hardlink,posix-rename,fsync", 1);
+    assert_int_equal(server_run(&plain, "start", ""), 0);
+    take_values(&plain);
     url_of("p", url);
     struct store *s = open_right(url);
     enum rc first = create_text(s, "a/k", "first"), second = create_text(s, "a/k", "second");
@@ -579,18 +539,17 @@ static void test_plain_server(void **state)
     if (over == RC_OK) assert_text(s, "a/k", "third");
     assert_list(s, "a/k 5\na/l 6\n");
     store_close(s);
-    assert_int_equal(server_at(other, "", "stop"), 0);
+    assert_int_equal(server_run(&plain, "stop", ""), 0);
     clean(url);
     /* And one that is only read. */
-    assert_int_equal(server_at(other, "-R", "start"), 0);
+    setenv("SFTP_OPTIONS", "-R", 1);
+    assert_int_equal(server_run(&plain, "start", ""), 0);
     s = open_right(url);
     enum rc readonly = put_text(s, NULL, "a/k", "x");
     store_close(s);
-    assert_int_equal(server_at(other, "", "stop"), 0);
-    memcpy(port, old_port, sizeof port);
-    memcpy(root, old_root, sizeof root);
-    memcpy(host_key, old_key, sizeof host_key);
-    memcpy(key, old_client, sizeof key);
+    assert_int_equal(server_run(&plain, "stop", ""), 0);
+    unsetenv("SFTP_OPTIONS");
+    take_values(&server);
     assert_int_equal(first, RC_OK);
     assert_int_equal(second, RC_CONFLICT);
     assert_non_null(strstr(second_text, "a/k"));
@@ -747,14 +706,14 @@ static void test_descriptors(void **state)
 static void make_home(void)
 {
     char path[PATH_SIZE];
-    snprintf(path, sizeof path, "%s/home/.ssh", dir);
+    snprintf(path, sizeof path, "%s/home/.ssh", server.dir);
     ok(os_mkdirs(path, 0700, &err));
-    snprintf(path, sizeof path, "%s/home", dir);
+    snprintf(path, sizeof path, "%s/home", server.dir);
     setenv("HOME", path, 1);
     unsetenv("SSH_AUTH_SOCK");
 }
 
-int main(void)
+static int run(void)
 {
     static const struct conformance_row row = {
         .name = "sftp", .prepare = prepare, .open = open_right, .clean = clean};
@@ -775,15 +734,13 @@ int main(void)
         cmocka_unit_test(test_figures),
         cmocka_unit_test(test_descriptors),
     };
-    snprintf(dir, sizeof dir, "/tmp/sluice-sftp-%d", (int)getpid());
-    int status = server("start");
-    if (status == 0) {
-        make_home();
-        fds_at_start = fd_count();
-        status = conformance_run(&row);
-        status += cmocka_run_group_tests(tests, NULL, NULL);
-        if (server("stop") != 0) status++;
-    }
-    wipe(dir);
-    return status;
+    take_values(&server);
+    make_home();
+    fds_at_start = fd_count();
+    return conformance_run(&row) + cmocka_run_group_tests(tests, NULL, NULL);
+}
+
+int main(void)
+{
+    return server_test(&server, "sftp", run);
 }

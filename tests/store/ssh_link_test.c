@@ -28,6 +28,7 @@ enum mode {
     BY_NONE,        /* everybody comes in */
     DROP_AT_LOG_IN, /* the connection breaks there */
     GARBAGE,        /* not an SSH server */
+    GOODBYE,        /* one that hangs up with words for a terminal */
     SILENCE,        /* nor is this one */
 };
 
@@ -120,6 +121,15 @@ static void serve_ssh(struct server *s, int fd)
 static void *server_main(void *arg)
 {
     static const char garbage[] = "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n";
+    /* A version, and a packet without encryption: lengths, DISCONNECT, reason 2, text, language. */
+    static const char goodbye[] = "SSH-2.0-x\r\n"
+                                  "\0\0\0\x1c\x09"
+                                  "\x01"
+                                  "\0\0\0\x02"
+                                  "\0\0\0\x05"
+                                  "\x1b[2J\n"
+                                  "\0\0\0\0"
+                                  "123456789";
     struct server *s = arg;
     int fd = accept(s->listener, NULL, NULL);
     if (fd < 0) return NULL;
@@ -127,11 +137,14 @@ static void *server_main(void *arg)
         s->hold = fd;
         return NULL;
     }
-    if (s->mode != GARBAGE) {
+    if (s->mode != GARBAGE && s->mode != GOODBYE) {
         serve_ssh(s, fd);
         return NULL;
     }
-    (void)send(fd, garbage, sizeof garbage - 1, MSG_NOSIGNAL);
+    if (s->mode == GARBAGE)
+        (void)send(fd, garbage, sizeof garbage - 1, MSG_NOSIGNAL);
+    else
+        (void)send(fd, goodbye, sizeof goodbye - 1, MSG_NOSIGNAL);
     shutdown(fd, SHUT_WR);
     char rest[256];
     while (recv(fd, rest, sizeof rest, 0) > 0)
@@ -188,6 +201,7 @@ static void test_log_ins(void **state)
         {BY_NONE, "", RC_UNSUPPORTED, "no SFTP"},
         {DROP_AT_LOG_IN, PASSWORD, RC_AGAIN, "127.0.0.1"},
         {GARBAGE, PASSWORD, RC_AGAIN, "127.0.0.1"},
+        {GOODBYE, PASSWORD, RC_AGAIN, "[2J"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         struct server s;
@@ -197,6 +211,7 @@ static void test_log_ins(void **state)
         if (rc != rows[i].want) fail_msg("row %zu: %s: %s", i, rc_name(rc), err.text);
         if (strstr(err.text, rows[i].says) == NULL) fail_msg("row %zu: %s", i, err.text);
         assert_null(strstr(err.text, PASSWORD));
+        assert_null(strpbrk(err.text, "\x1b\r\n"));
         assert_false(s.shown_answered);
         assert_true(s.asked < 20);
     }

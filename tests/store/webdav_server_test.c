@@ -7,46 +7,21 @@
 #include <stdlib.h>
 #include <string.h>
 #include <fcntl.h>
-#include <ftw.h>
-#include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
 #include "base/buf.h"
 #include "base/mem.h"
 #include "base/os.h"
 #include "store/conformance.h"
+#include "store/server.h"
 
-static char dir[64], server_url[128], user[64], password[64];
+static struct server server;
+static char server_url[128], user[64], password[64];
 static struct err err;
-static unsigned tmp_count;
 
 static void ok(enum rc rc)
 {
     if (rc != RC_OK) fail_msg("%s: %s", rc_name(rc), err.text);
-}
-
-static void take_line(const char *line, const char *key, char *out, size_t out_size)
-{
-    size_t size = strlen(key);
-    if (strncmp(line, key, size) == 0)
-        snprintf(out, out_size, "%.*s", (int)strcspn(line + size, "\n"), line + size);
-}
-
-/* The exit status of "tests/servers/webdav <verb> <dir>". */
-static int server(const char *verb)
-{
-    char command[1024], line[512];
-    snprintf(command, sizeof command, "'%.*s/../servers/webdav' %s %s",
-             (int)(strrchr(__FILE__, '/') - __FILE__), __FILE__, verb, dir);
-    FILE *f = popen(command, "r");
-    assert_non_null(f);
-    while (fgets(line, sizeof line, f) != NULL) {
-        take_line(line, "URL=", server_url, sizeof server_url);
-        take_line(line, "USERNAME=", user, sizeof user);
-        take_line(line, "PASSWORD=", password, sizeof password);
-        if (strchr(line, '=') == NULL) fputs(line, stdout);
-    }
-    return WEXITSTATUS(pclose(f));
 }
 
 static struct store *open_as(const char *url, const char *name, const char *secret)
@@ -76,24 +51,14 @@ static void prepare_plain(unsigned unique, char url[256])
     snprintf(url, 256, "webdav%s/plain/c%u/a%%20root", server_url + strlen("http"), unique);
 }
 
-static int visit(const char *path, const struct stat *st, int type, struct FTW *ftw)
-{
-    const char *name = path + ftw->base;
-    (void)st, (void)type;
-    if (strncmp(name, STORE_TMP_PREFIX, sizeof STORE_TMP_PREFIX - 1) == 0) tmp_count++;
-    return remove(path);
-}
-
 /* A transfer that was broken off may leave a temporary file when the server hears of it too late:
  * only uploads that were not disturbed must leave none. */
 static void clean(const char *url)
 {
     char path[512];
-    snprintf(path, sizeof path, "%s/www/%.*s", dir,
+    snprintf(path, sizeof path, "%s/www/%.*s", server.dir,
              (int)(strrchr(url, '/') - strstr(url, "/c")) - 1, strstr(url, "/c") + 1);
-    tmp_count = 0;
-    nftw(path, visit, 16, FTW_DEPTH | FTW_PHYS);
-    assert_int_equal(tmp_count, 0);
+    assert_int_equal(tree_remove(path), 0);
     assert_int_not_equal(access(path, F_OK), 0);
 }
 
@@ -182,7 +147,7 @@ static void test_stale_files(void **state)
     store_close(s);
     for (int i = 0; i < 2; i++) {
         int fd;
-        snprintf(path, sizeof path, "%s/www/plain/c902/a root/x/%s", dir, names[i]);
+        snprintf(path, sizeof path, "%s/www/plain/c902/a root/x/%s", server.dir, names[i]);
         ok(os_open(path, O_WRONLY | O_CREAT, 0666, &fd, &err));
         ok(os_set_mtime(fd, os_now_ms() - (i ? 80000000 : 90000000), &err));
         os_close(fd);
@@ -194,7 +159,7 @@ static void test_stale_files(void **state)
     store_close(s);
     assert_int_equal(access(path, F_OK), 0);
     remove(path);
-    snprintf(path, sizeof path, "%s/www/plain/c902/a root/x/%s", dir, names[0]);
+    snprintf(path, sizeof path, "%s/www/plain/c902/a root/x/%s", server.dir, names[0]);
     assert_int_not_equal(access(path, F_OK), 0);
     clean(url);
 }
@@ -236,8 +201,8 @@ static void test_restart(void **state)
     for (unsigned at = 10; at < WRITER_COUNT; at += 25) {
         while (atomic_load(&w.done) < at && w.rc == RC_OK)
             os_sleep_ms(1);
-        assert_int_equal(server("kill"), 0);
-        assert_int_equal(server("start"), 0);
+        assert_int_equal(server_run(&server, "kill", ""), 0);
+        assert_int_equal(server_run(&server, "start", ""), 0);
     }
     pthread_join(thread, NULL);
     if (w.rc != RC_OK) fail_msg("%s: %s", rc_name(w.rc), w.err.text);
@@ -245,8 +210,8 @@ static void test_restart(void **state)
     assert_int_equal(count, WRITER_COUNT);
     store_close(w.s);
     char path[256];
-    snprintf(path, sizeof path, "%s/www/plain/c903", dir);
-    nftw(path, visit, 16, FTW_DEPTH | FTW_PHYS); /* temporary files of lost answers may be there */
+    snprintf(path, sizeof path, "%s/www/plain/c903", server.dir);
+    tree_remove(path); /* temporary files of lost answers may be there */
 }
 
 #define SAME_SIZE (1u << 20)
@@ -320,12 +285,12 @@ static void test_no_server(void **state)
     char url[256];
     prepare(904, url);
     struct store *s = open_right(url);
-    assert_int_equal(server("stop"), 0);
+    assert_int_equal(server_run(&server, "stop", ""), 0);
     struct call c = {.deadline_ms = os_mono_ms() + 1500};
     enum rc rc = put_text(s, &c, "k", "x");
     assert_true(rc == RC_AGAIN || rc == RC_CANCELED);
     assert_true(os_mono_ms() < c.deadline_ms + 1000);
-    assert_int_equal(server("start"), 0);
+    assert_int_equal(server_run(&server, "start", ""), 0);
     ok(put_text(s, NULL, "k", "x"));
     store_close(s);
     clean(url);
@@ -359,7 +324,7 @@ static void test_figures(void **state)
     clean(url);
 }
 
-int main(void)
+static int run(void)
 {
     static const struct conformance_row row = {
         .name = "webdav", .prepare = prepare, .open = open_right, .clean = clean};
@@ -373,16 +338,16 @@ int main(void)
         cmocka_unit_test(test_overwrite_same_size),
         cmocka_unit_test(test_figures),
     };
-    snprintf(dir, sizeof dir, "/tmp/sluice-webdav-%d", (int)getpid());
-    int status = server("start");
-    if (status == 0) {
-        /* Apache takes the size of a file before it opens it, so now and then an overwrite gives a
-         * reader the old length and the new bytes. The suite sees that, since its sizes differ. */
-        cmocka_set_skip_filter("test_overwrite_is_atomic");
-        status = conformance_run(&row);
-        status += cmocka_run_group_tests(tests, NULL, NULL);
-        if (server("stop") != 0) status++;
-    }
-    nftw(dir, visit, 16, FTW_DEPTH | FTW_PHYS);
-    return status;
+    server_value(&server, "URL", server_url, sizeof server_url);
+    server_value(&server, "USERNAME", user, sizeof user);
+    server_value(&server, "PASSWORD", password, sizeof password);
+    /* Apache takes the size of a file before it opens it, so now and then an overwrite gives a
+     * reader the old length and the new bytes. The suite sees that, since its sizes differ. */
+    cmocka_set_skip_filter("test_overwrite_is_atomic");
+    return conformance_run(&row) + cmocka_run_group_tests(tests, NULL, NULL);
+}
+
+int main(void)
+{
+    return server_test(&server, "webdav", run);
 }
