@@ -341,6 +341,8 @@ static enum rc try_once(void *ctx, struct retry_hint *hint, struct err *err)
     enum rc rc = equip(t, err);
     if (rc == RC_OK) {
         CURLcode code = drive(t);
+        /* libcurl 7.88 takes a handle that met an unknown name for one with a bad option. */
+        t->link->spent = code == CURLE_COULDNT_RESOLVE_HOST;
         rc = conclude(t, code, hint, err);
         account(t, rc, hint);
     }

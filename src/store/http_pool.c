@@ -91,7 +91,7 @@ void http_link_give(struct http_link *l)
     thr_lock(&pool_lock);
     taken--;
     struct http_link *old = take_stale(l->idle_ms - patience_ms);
-    bool keep = idle_count < HTTP_IDLE_MAX && users > 0;
+    bool keep = idle_count < HTTP_IDLE_MAX && users > 0 && !l->spent;
     if (keep) {
         l->next = idle;
         idle = l;

@@ -23,6 +23,7 @@ struct http_link {
     CURLM *multi;     /* drives nothing but easy */
     char origin[280]; /* scheme://host:port that it talked to last */
     char trouble[CURL_ERROR_SIZE];
+    bool spent; /* close it, do not keep it */
 };
 
 /* One user of the pool more, or less; without users the idle handles are closed.

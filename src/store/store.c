@@ -36,6 +36,7 @@ static enum rc key_check(const char *key, struct err *err);
 static enum rc prefix_check(const char *prefix, struct err *err);
 static bool segment_ok(const char *segment, size_t size);
 static enum rc find_driver(const char *scheme, const struct store_ops **ret_ops, struct err *err);
+static enum rc say_where(const struct store *s, struct err *err);
 static enum rc put_spooled(struct store *s, const struct call *c, const char *key,
                            const struct store_body *body, const struct store_put_opts *opts,
                            struct store_obj *ret_obj, struct err *err);
@@ -118,10 +119,10 @@ enum rc store_put(struct store *s, const struct call *c, const char *key,
     if (opts->if_etag != NULL && opts->if_absent)
         return err_set(err, RC_INVALID, "put '%s': create and replace at once", key);
     TRY(call_check(c, err));
-    if (body->size == STORE_SIZE_UNKNOWN && !store_can(s, STORE_CAP_STREAM))
-        TRY(put_spooled(s, c, key, body, opts, &obj, err));
-    else
-        TRY(s->ops->put(s, c, key, body, opts, &obj, err));
+    bool spool = body->size == STORE_SIZE_UNKNOWN && !store_can(s, STORE_CAP_STREAM);
+    enum rc rc = spool ? put_spooled(s, c, key, body, opts, &obj, err)
+                       : s->ops->put(s, c, key, body, opts, &obj, err);
+    if (rc != RC_OK) return say_where(s, err);
     if (ret_obj != NULL) *ret_obj = obj;
     return RC_OK;
 }
@@ -134,7 +135,8 @@ enum rc store_get(struct store *s, const struct call *c, const char *key,
     TRY(key_check(key, err));
     if (range.size > UINT64_MAX - range.off) range.size = 0; /* past any end: the rest of it */
     TRY(call_check(c, err));
-    return s->ops->get(s, c, key, &range, sink, ctx, err);
+    if (s->ops->get(s, c, key, &range, sink, ctx, err) == RC_OK) return RC_OK;
+    return say_where(s, err);
 }
 
 enum rc store_read(struct store *s, const struct call *c, const char *key, uint64_t off, void *dst,
@@ -164,7 +166,7 @@ enum rc store_list(struct store *s, const struct call *c, const char *prefix,
     TRY(prefix_check(prefix, err));
     TRY(call_check(c, err));
     enum rc rc = s->ops->list(s, c, prefix, &hints, take_object, &l, err);
-    if (!l.full) return rc;
+    if (!l.full) return rc == RC_OK ? RC_OK : say_where(s, err);
     err_clear(err);
     return RC_OK;
 }
@@ -175,11 +177,14 @@ enum rc store_del(struct store *s, const struct call *c, const char *const *keys
     for (size_t i = 0; i < key_count; i++)
         TRY(key_check(keys[i], err));
     TRY(call_check(c, err));
-    if (s->ops->del_many != NULL && key_count > 0)
-        return s->ops->del_many(s, c, keys, key_count, err);
+    if (key_count == 0) return RC_OK;
+    if (s->ops->del_many != NULL) {
+        if (s->ops->del_many(s, c, keys, key_count, err) != RC_OK) return say_where(s, err);
+        return RC_OK;
+    }
     for (size_t i = 0; i < key_count; i++) {
         TRY(call_check(c, err));
-        TRY(s->ops->del(s, c, keys[i], err));
+        if (s->ops->del(s, c, keys[i], err) != RC_OK) return say_where(s, err);
     }
     return RC_OK;
 }
@@ -287,6 +292,14 @@ static enum rc find_driver(const char *scheme, const struct store_ops **ret_ops,
             return RC_OK;
     }
     return scheme_unknown(scheme, err);
+}
+
+/* A failure far away names the place, if the driver has not done so. Paths speak for themselves. */
+static enum rc say_where(const struct store *s, struct err *err)
+{
+    bool here = strcmp(s->ops->type, "file") == 0 || strcmp(s->ops->type, "mem") == 0;
+    if (here || strstr(err->text, s->name) != NULL) return err->rc;
+    return err_wrap(err, "%s", s->name);
 }
 
 /* The driver needs to know the size first: keep the body in a file without a name meanwhile. */

@@ -677,15 +677,15 @@ static void test_callback_failures(void **state)
             struct tripwire t = {.rc = codes[i], .trip_at = at};
             struct store_body body = {.size = LARGE_SIZE, .read = trip_read, .ctx = &t};
             assert_int_equal(store_put(store, NULL, "k", &body, NULL, NULL, &err), codes[i]);
-            assert_string_equal(err.text, "tripped");
+            assert_string_equal(err.text + strlen(err.text) - 7, "tripped");
             t.calls = 0;
             assert_int_equal(store_put(store, NULL, "new/k", &body, NULL, NULL, &err), codes[i]);
             t.calls = 0;
             assert_int_equal(store_get(store, NULL, "large", NULL, trip_sink, &t, &err), codes[i]);
-            assert_string_equal(err.text, "tripped");
+            assert_string_equal(err.text + strlen(err.text) - 7, "tripped");
             t.calls = 0;
             assert_int_equal(store_list(store, NULL, "", NULL, trip_fn, &t, &err), codes[i]);
-            assert_string_equal(err.text, "tripped");
+            assert_string_equal(err.text + strlen(err.text) - 7, "tripped");
             assert_int_equal(t.calls, at);
         }
     }

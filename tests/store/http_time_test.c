@@ -237,11 +237,29 @@ static void test_slow_sink(void **state)
     http_close(own);
 }
 
+/* A name that no name server is asked for, since a label has at most 63 characters. Each try fails
+ * for that reason, not because of what the one before has left behind. */
+static void test_unknown_name(void **state)
+{
+    (void)state;
+    struct call c = {.deadline_ms = os_mono_ms() + 900};
+    CLEANUP(http_req_fini) struct http_req req = request("GET", "/");
+    snprintf(url, sizeof url, "http://%.64s.test/",
+             "0123456789012345678901234567890123456789012345678901234567890123456789");
+    assert_int_equal(http_send(h, &c, &req, &resp, &err), RC_AGAIN);
+    assert_non_null(strstr(err.text, "cannot be resolved"));
+    assert_null(strstr(err.text, "at first"));
+    unsigned tries = 0;
+    assert_int_equal(sscanf(strrchr(err.text, '('), "(%u tries", &tries), 1);
+    assert_true(tries >= 3);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, begin, end)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(throttled), TEST(cancel), TEST(connect_timeout), TEST(stall), TEST(slow_sink),
+        TEST(throttled), TEST(cancel),    TEST(connect_timeout),
+        TEST(stall),     TEST(slow_sink), TEST(unknown_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
