@@ -95,6 +95,7 @@ struct hrana_pipeline { /* body of /vN/pipeline */
 struct hrana_cursor_body { /* body of /v3/cursor */
     const char *baton;
     struct hrana_batch batch;
+    uint64_t replication_index;
 };
 struct hrana_ws_msg { /* what a client says over a WebSocket */
     bool hello;
@@ -107,11 +108,11 @@ struct hrana_ws_msg { /* what a client says over a WebSocket */
 struct arena;
 MUST_CHECK enum rc arena_new(size_t bytes_max, struct arena **ret_a, struct err *err);
 void arena_free(struct arena *a);
-void arena_reset(struct arena *a); /* keep the memory, forget what is in it */
+void arena_reset(struct arena *a); /* keep some memory, forget what is in it */
 /* Aligned for any type, zeroed. Fails: RC_TOO_BIG; RC_NO_MEM. */
 MUST_CHECK enum rc arena_take(struct arena *a, size_t size, void **ret_p, struct err *err);
 
-/* Decoders. data is kept by reference where it can be (protobuf) and must outlive the result.
+/* Decoders. Texts and blobs point into data where they can, which must outlive the result.
  * Fails: RC_INVALID with a text for the client; RC_TOO_BIG a bound; RC_NO_MEM. */
 struct hrana_decoder {
     enum rc (*pipeline)(struct arena *a, enum hrana_version v, const void *data, size_t size,
@@ -137,13 +138,20 @@ enum hrana_frame {
     HRANA_FRAME_CURSOR,   /* lines, or length-prefixed messages */
 };
 /* An encoder appends to `out` of hrana_encoder_new. Order of calls, by frame:
- *   pipeline: begin(baton) { result_begin(type) [stmt | batch | describe | autocommit] result_end
- *             | result_error }* end
- *   a stmt:   cols row* done
- *   a batch:  batch_begin { step_begin [stmt] step_end | step_error | step_skip }* batch_end
- *   cursor:   begin(baton) { step_begin cols row* done | step_error | cursor_error }* end
+ *   pipeline: begin { result_begin(type) [stmt | batch | describe | autocommit] result_end
+ *             | result_error }* [baton] end
+ *   V1, WS:   begin { result_begin ... result_end | result_error } end; WS also: begin hello end
+ *   a stmt:   [cols] row* done
+ *   a batch:  batch_begin { step_begin stmt step_end | step_error | step_skip }* batch_end
+ *   cursor:   [begin(baton)] { step_begin stmt | [step_begin [cols row*]] step_error
+ *             | cursor_error }* [end]; batch_begin, batch_end, step_end, step_skip do nothing
+ *   fetch:    result_begin(HRANA_FETCH_CURSOR) entries* fetched result_end
  * In JSON's BatchResult errors come after all results: the encoder keeps them aside. A result that
- * has begun can be taken back with result_error: what was written of it disappears. */
+ * has begun can be taken back with result_error: what was written of it disappears; so does, with
+ * step_error, a step that has begun (not in a cursor, whose entries may have been sent). V1 has no
+ * frame around an error: result_error writes the body of an HTTP error.
+ * The steps of a batch come in order, without gaps. A wrong order is a bug and ends the program;
+ * after any failure (RC_NO_MEM) only hrana_put_result_error and hrana_encoder_free may follow. */
 struct hrana_encoder;
 MUST_CHECK enum rc hrana_encoder_new(bool proto, enum hrana_frame frame, enum hrana_version v,
                                      struct buf *out, struct hrana_encoder **ret_e,
@@ -151,6 +159,9 @@ MUST_CHECK enum rc hrana_encoder_new(bool proto, enum hrana_frame frame, enum hr
 void hrana_encoder_free(struct hrana_encoder *e);
 MUST_CHECK enum rc hrana_put_begin(struct hrana_encoder *e, const char *baton, const char *base_url,
                                    struct err *err);
+/* A pipeline's baton is written by its end, because only then is it known whether the stream has
+ * gone: this replaces what begin was given. The texts must live until then. */
+void hrana_put_baton(struct hrana_encoder *e, const char *baton, const char *base_url);
 MUST_CHECK enum rc hrana_put_end(struct hrana_encoder *e, struct err *err);
 MUST_CHECK enum rc hrana_put_result_begin(struct hrana_encoder *e, enum hrana_type type,
                                           int32_t request_id, struct err *err);
@@ -170,6 +181,14 @@ MUST_CHECK enum rc hrana_put_step_end(struct hrana_encoder *e, struct err *err);
 MUST_CHECK enum rc hrana_put_step_error(struct hrana_encoder *e, uint32_t step,
                                         const struct sql_error *error, struct err *err);
 MUST_CHECK enum rc hrana_put_step_skip(struct hrana_encoder *e, uint32_t step, struct err *err);
+/* The whole cursor has failed. */
+MUST_CHECK enum rc hrana_put_cursor_error(struct hrana_encoder *e, const struct sql_error *error,
+                                          struct err *err);
+/* Answer a fetch with entries that a cursor's encoder (same encoding, without begin) has written
+ * before: at most count_max of them; *ret_used: their bytes. Fails: RC_CORRUPT; RC_NO_MEM. */
+MUST_CHECK enum rc hrana_put_entries(struct hrana_encoder *e, const void *data, size_t size,
+                                     uint32_t count_max, size_t *ret_used, struct err *err);
+MUST_CHECK enum rc hrana_put_fetched(struct hrana_encoder *e, bool done, struct err *err);
 MUST_CHECK enum rc hrana_put_autocommit(struct hrana_encoder *e, bool autocommit, struct err *err);
 struct hrana_param {
     const char *name; /* NULL: anonymous */

@@ -6,6 +6,8 @@
  * the list of conn.c, writes to sqlite_dbpage and to shadow tables, URI file names. The authorizer
  * callback and SQLITE_DBCONFIG_DEFENSIVE see to it; `policy` may refuse more.
  *
+ * A connection is not for use by a sink that it feeds.
+ *
  * Threads: a connection belongs to one thread at a time; sql_conn_interrupt may come from any.
  */
 #ifndef SQL_CONN_H
@@ -16,26 +18,42 @@
 struct sql_conn;
 
 /* A second opinion on each action of a statement while it is prepared, for roles. action: a code of
- * sqlite3_set_authorizer; the texts as documented there, may be NULL. True: allowed. */
+ * sqlite3_set_authorizer; the texts as documented there, may be NULL. True: allowed.
+ * VACUUM, for which SQLite does not ask, is SQLITE_PRAGMA "vacuum". Tables that a virtual table
+ * keeps for itself ("docs_data" of "docs") are allowed to whoever may use the virtual table. */
 typedef bool sql_policy_fn(void *ctx, int action, const char *a, const char *b, const char *db);
 
 struct sql_conn_opts {
-    const char *path;       /* created when missing, unless read_only */
-    bool read_only;         /* query_only: no statement may write */
-    bool full_sync;         /* synchronous=FULL, else NORMAL */
-    int64_t cache_kib;      /* 0: 2000 */
-    int64_t mmap_bytes;     /* 0: none */
-    int64_t busy_ms;        /* wait for locks of other processes; 0: 5000 */
+    const char *path;   /* created when missing, unless read_only */
+    bool read_only;     /* query_only: no statement may write */
+    bool full_sync;     /* synchronous=FULL, else NORMAL */
+    bool foreign_keys;  /* on, as libSQL's server has it */
+    bool temp_in_file;  /* temp_store=FILE: sorting and VACUUM may take disk instead of memory */
+    int64_t cache_kib;  /* 0: 2000 */
+    int64_t mmap_bytes; /* 0: none */
+    int64_t busy_ms;    /* wait for locks of other processes; 0: 5000 */
     unsigned statement_max; /* prepared statements kept; 0: 64 */
     uint64_t page_max;      /* max_page_count; 0: no limit */
+    uint32_t value_max;     /* bytes of a text, a blob or a row; 0: 128 MiB */
 };
-/* WAL mode, foreign_keys off as SQLite has it, temp_store=MEMORY, no automatic checkpoint: whoever
- * writes calls sql_conn_checkpoint. Fails: RC_NOT_FOUND read_only and no file; RC_CORRUPT; RC_BUSY;
- * RC_NO_MEM; RC_IO. */
+/* WAL mode, temp_store=MEMORY, no automatic checkpoint and none when the last connection closes:
+ * whoever writes calls sql_conn_checkpoint. source_global_init must have been called. Fails:
+ * RC_NOT_FOUND read_only and no file; RC_CORRUPT; RC_BUSY; RC_NO_MEM; RC_IO. */
 MUST_CHECK enum rc sql_conn_open(const struct sql_conn_opts *opts, struct sql_conn **ret_conn,
                                  struct err *err);
 void sql_conn_close(struct sql_conn *c); /* NULL is fine; an open transaction is rolled back */
-void sql_conn_policy(struct sql_conn *c, sql_policy_fn *fn, void *ctx); /* drops kept statements */
+/* Drops kept statements if fn or ctx differs from before. */
+void sql_conn_policy(struct sql_conn *c, sql_policy_fn *fn, void *ctx);
+/* Settings and temporary tables of a client stay with a connection ("tainted"). Before another
+ * client gets it: roll back, forget all that, and let changes(), total_changes() and
+ * last_insert_rowid() start anew. A tainted one is opened again and keeps its policy. Cheap
+ * otherwise. Fails: as sql_conn_open; then the old state is still there. */
+MUST_CHECK enum rc sql_conn_reset(struct sql_conn *c, struct err *err);
+bool sql_conn_tainted(const struct sql_conn *c);
+/* As PRAGMA foreign_keys, without a taint: for a client's setting that moves with it from
+ * connection to connection. Not inside a transaction, where it does nothing. */
+void sql_conn_foreign_keys(struct sql_conn *c, bool on);
+bool sql_conn_foreign_keys_on(const struct sql_conn *c);
 
 struct sql_limits {    /* of one call; zero: none */
     uint64_t row_max;  /* rows given to the sink */
@@ -52,9 +70,11 @@ MUST_CHECK enum rc sql_conn_run(struct sql_conn *c, const struct call *call,
                                 const struct sql_sink *sink, struct sql_done *done,
                                 struct sql_error *sql_err, struct err *err);
 /* A script: statements one after another until the first failure, rows dropped; what ran stays.
- * A script that does not end in a complete statement is refused before anything runs. */
-MUST_CHECK enum rc sql_conn_script(struct sql_conn *c, const struct call *call, const char *sql,
-                                   size_t size, struct sql_error *sql_err, struct err *err);
+ * A script that does not end in a complete statement is refused before anything runs. Of the limits
+ * only read_only counts. */
+MUST_CHECK enum rc sql_conn_script(struct sql_conn *c, const struct call *call,
+                                   const struct sql_limits *limits, const char *sql, size_t size,
+                                   struct sql_error *sql_err, struct err *err);
 
 struct sql_param {
     const char *name; /* with its prefix; NULL for '?' */
@@ -82,7 +102,7 @@ enum sql_kind {
 };
 enum sql_kind sql_kind_of(const char *sql, size_t size);
 
-bool sql_conn_autocommit(const struct sql_conn *c);
+bool sql_conn_autocommit(struct sql_conn *c);
 /* Begin and end by hand, for the writer. */
 MUST_CHECK enum rc sql_conn_begin(struct sql_conn *c, bool immediate, struct err *err);
 MUST_CHECK enum rc sql_conn_commit(struct sql_conn *c, struct err *err);

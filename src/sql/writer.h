@@ -7,16 +7,24 @@
  * the group fail with its cause ▼ fn(done) of each, in order, after the commit is on disk
  *
  * A write is a list of statements that run as one unit (a batch of the protocol that has no
- * BEGIN of its own). Rows of RETURNING go to the write's sink while the transaction is still open:
- * the sink must keep them and let nobody see them before `done` says success.
- * What cannot run inside a transaction (VACUUM, some PRAGMAs, BEGIN ... COMMIT scripts) is marked
- * `alone` and gets a turn of its own, without BEGIN around it.
+ * BEGIN of its own): all of it stays or, when `run` fails, nothing. Rows of RETURNING go to the
+ * write's sink while the transaction is still open: the sink must keep them and let nobody see them
+ * before `done` says success.
  *
- * Interactive transactions take the same turn: sql_writer_enter gives the connection to one caller,
- * in the order of arrival among groups, until sql_writer_leave or the limit of its hold.
+ * What cannot run inside of a transaction that others share (VACUUM, BEGIN ... COMMIT scripts,
+ * savepoints, settings and temporary tables of a connection) is marked `alone` and gets a turn of
+ * its own, without BEGIN or savepoint around it. A write that tries such a thing without the mark
+ * is undone, told to `restart`, and then run alone; so the mark saves time and nothing else.
  *
- * Threads: any may submit. The work is done by whoever calls sql_writer_work: a job of a pool,
- * woken by `wake`, at most one at a time.
+ * Interactive transactions take the same turns: sql_writer_enter gives a connection to one caller,
+ * in the order of arrival, until sql_writer_leave or the limit of its hold. Groups and interactive
+ * transactions alternate while both wait. One that holds too long is interrupted and rolled back;
+ * each further call on its connection fails with TRANSACTION_TIMEOUT until it leaves.
+ *
+ * Threads: any may submit, enter and leave. The work is done by whoever calls sql_writer_work: a
+ * job of a pool, woken by `wake`, at most one at a time; another call meanwhile does nothing. While
+ * an interactive transaction holds the turn there is no work, but limits may pass:
+ * sql_writer_due_ms. `wake` and `fn` are called without a lock held.
  */
 #ifndef SQL_WRITER_H
 #define SQL_WRITER_H
@@ -26,11 +34,15 @@
 
 struct sql_writer;
 struct sql_write;
-/* rc and errors as sql_conn_run; of the statement that failed, or of the commit. */
+/* rc and errors as sql_conn_run; of the statement that failed, or of the commit. A failed commit
+ * may still be found on disk after a crash: the disk has refused to say. */
 typedef void sql_write_fn(struct sql_write *w);
 struct sql_write { /* the caller's; alive and untouched from submit until fn is called */
     /* In: */
     enum rc (*run)(struct sql_write *w, struct sql_conn *c, struct err *err); /* the statements */
+    /* run is called once more: what it gave before never happened, forget its rows. Only when run
+     * keeps nothing may this be NULL. */
+    void (*restart)(struct sql_write *w);
     sql_write_fn *fn; /* when done; by the working thread; must be quick */
     void *ctx;
     struct call call; /* its deadline counts while it waits, too */
@@ -41,17 +53,20 @@ struct sql_write { /* the caller's; alive and untouched from submit until fn is 
     enum rc rc;
     struct err err;
     struct sql_error sql_err; /* code "" when there is none */
-    uint64_t commit;          /* number of the commit that holds it, from 1; grows */
+    uint64_t commit;          /* number of the commit that holds it, from 1; grows; 0: none does */
     /* Private: */
     struct sql_write *next;
     int64_t queued_ms;
+    uint8_t verdict;
 };
 
 struct sql_writer_opts {
     struct sql_conn_opts conn;
-    size_t queue_max;        /* writes that may wait; 0: 4096 */
-    int64_t hold_ms;         /* an interactive transaction may keep the lock; 0: 5000 */
-    void (*wake)(void *ctx); /* there is work: see to it that sql_writer_work is called soon */
+    size_t queue_max; /* writes that may wait; 0: 4096 */
+    int64_t hold_ms;  /* an interactive transaction may keep the turn; 0: 5000 */
+    /* There is work, or sql_writer_due_ms has changed: see to it that sql_writer_work is called
+     * soon, and sql_writer_due_ms asked after it. May come often. */
+    void (*wake)(void *ctx);
     void *wake_ctx;
 };
 /* The connection is opened by the first work. Fails: RC_NO_MEM. */
@@ -65,15 +80,21 @@ MUST_CHECK enum rc sql_writer_submit(struct sql_writer *w, struct sql_write *wri
 /* Run groups until the queue is empty or budget_us is over. True: there is more to do. */
 bool sql_writer_work(struct sql_writer *w, int64_t budget_us);
 
+/* When sql_writer_work must be called next even if nothing wakes it, by os_mono_ms; 0: never. Ask
+ * after each sql_writer_work that returned false. */
+int64_t sql_writer_due_ms(struct sql_writer *w);
+
 /* Wait for the turn and take the connection, with BEGIN IMMEDIATE done. Blocks the caller up to
  * call's deadline. Fails: RC_CANCELED; RC_BUSY; RC_IO ... as sql_conn_open. */
 MUST_CHECK enum rc sql_writer_enter(struct sql_writer *w, const struct call *call,
                                     struct sql_conn **ret_conn, struct err *err);
 /* Give it back; an open transaction is rolled back. *ret_commit: the number of its commit, or 0. */
-void sql_writer_leave(struct sql_writer *w, uint64_t *ret_commit);
+void sql_writer_leave(struct sql_writer *w, struct sql_conn *conn, uint64_t *ret_commit);
 
 struct sql_writer_stats {
-    uint64_t writes, failed, commits, group_max; /* writes / commits: the mean group */
+    uint64_t writes, failed, commits, groups, group_max; /* writes / groups: the mean group */
+    uint64_t again;     /* transactions that one write broke, run again without it */
+    uint64_t timed_out; /* interactive transactions that held too long */
     size_t waiting;
 };
 void sql_writer_look(struct sql_writer *w, struct sql_writer_stats *ret);

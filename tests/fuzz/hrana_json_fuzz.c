@@ -88,8 +88,8 @@ size_t fuzz_seed(unsigned n, uint8_t out[FUZZ_SIZE_MAX])
         "\"sql_id\":1} ,{\"type\":\"store_sql\",\"sql_id\":1,\"sql\":\"\"},{\"type\":\"close_sql\","
         "\"sql_id\":\"2\"},{\"type\":\"get_autocommit\",\"x\":[true,{\"y\":[]}]}]}\n",
         "\x10{\"baton\":\"b\",\"batch\":{\"steps\":[{\"stmt\":{\"sql\":\"SELECT 1\"}}]}}",
-        "\x11{\"type\":\"request\",\"request_id\":1,\"request\":{\"type\":\"fetch_cursor\","
-        "\"cursor_id\":1,\"max_count\":10}}",
+        ("\x11{\"type\":\"request\",\"request_id\":1,\"request\":{\"type\":\"fetch_cursor\","
+         "\"cursor_id\":1,\"max_count\":10}}"),
         "\x11{\"type\":\"hello\",\"jwt\":\"e30.e30.\"}",
         "\x0a{\"batch\":{\"steps\":[{\"stmt\":{\"sql\":\"SELECT 1\"}}]}}",
     };

@@ -47,7 +47,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 size_t fuzz_seed(unsigned n, uint8_t out[FUZZ_SIZE_MAX])
 {
-#define SEED(text) {text, sizeof text - 1}
+#define SEED(text)                                                                                 \
+    {                                                                                              \
+        text, sizeof text - 1                                                                      \
+    }
     static const struct {
         const char *data;
         size_t size;

@@ -1,0 +1,240 @@
+/*
+ * sql_bench.c -- group commit against one commit a write, in the same run and on the same disk.
+ *
+ *   sql_bench [--dir DIR] [--seconds N] [--rounds N]
+ *
+ * Each of T threads submits an INSERT of 100 bytes, waits for its result and goes on. "single" is
+ * the same INSERT in autocommit mode on one connection, which is what SQLite does without a group;
+ * rounds of both alternate. synchronous=FULL everywhere: one fsync a commit. One JSON line a row;
+ * the figure to look at is `ratio`, for disks differ.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "base/mem.h"
+#include "base/os.h"
+#include "db/source.h"
+#include "sql/writer.h"
+
+#define THREADS_MAX 256
+#define SAMPLES_MAX 400000
+
+struct load {
+    struct sql_writer *writer;
+    pthread_mutex_t lock;
+    pthread_cond_t cond;
+    bool woken, stop;
+    int64_t end_ms;
+    atomic_size_t count;
+    int64_t *samples; /* us */
+};
+struct client {
+    struct load *load;
+    struct sql_write write;
+    pthread_mutex_t lock;
+    pthread_cond_t cond;
+    bool ready;
+};
+
+static void die(const char *what, const struct err *err);
+static void measure_group(const char *path, int threads, int64_t seconds, double single);
+static double measure_single(const char *path, int64_t seconds);
+static enum rc insert(struct sql_conn *c, const struct call *call, struct sql_error *sql_err,
+                      struct err *err);
+static enum rc run(struct sql_write *w, struct sql_conn *c, struct err *err);
+static void done(struct sql_write *w);
+static void wake(void *ctx);
+static void *work(void *arg);
+static void *submit(void *arg);
+static void make_database(const char *path);
+static int by_size(const void *a, const void *b);
+
+int main(int argc, char **argv)
+{
+    const char *dir = "/tmp";
+    int64_t seconds = 3;
+    int rounds = 2;
+    for (int i = 1; i + 1 < argc; i += 2) {
+        if (strcmp(argv[i], "--dir") == 0) dir = argv[i + 1];
+        if (strcmp(argv[i], "--seconds") == 0) seconds = strtol(argv[i + 1], NULL, 10);
+        if (strcmp(argv[i], "--rounds") == 0) rounds = (int)strtol(argv[i + 1], NULL, 10);
+    }
+    char folder[OS_PATH_MAX], path[OS_PATH_MAX + 16], command[OS_PATH_MAX + 16];
+    snprintf(folder, sizeof folder, "%s/sql-bench-XXXXXX", dir);
+    if (mkdtemp(folder) == NULL) return 1;
+    snprintf(path, sizeof path, "%s/b.db", folder);
+    source_global_init();
+    make_database(path);
+    for (int i = 0; i < rounds; i++) {
+        static const int threads[] = {1, 16, 64};
+        double single = measure_single(path, seconds);
+        for (size_t t = 0; t < sizeof threads / sizeof threads[0]; t++)
+            measure_group(path, threads[t], seconds, single);
+    }
+    snprintf(command, sizeof command, "rm -rf '%s'", folder);
+    return system(command) == 0 ? 0 : 1;
+}
+
+static void die(const char *what, const struct err *err)
+{
+    fprintf(stderr, "sql_bench: %s: %s\n", what, err->text);
+    exit(1);
+}
+
+static void make_database(const char *path)
+{
+    struct sql_conn *c;
+    struct sql_conn_opts opts = {.path = path};
+    struct sql_error sql_err;
+    struct err err;
+    const char *sql = "CREATE TABLE t(id INTEGER PRIMARY KEY, body TEXT)";
+    if (sql_conn_open(&opts, &c, &err) != RC_OK ||
+        sql_conn_script(c, NULL, NULL, sql, strlen(sql), &sql_err, &err) != RC_OK)
+        die("create", &err);
+    sql_conn_close(c);
+}
+
+static void measure_group(const char *path, int threads, int64_t seconds, double single)
+{
+    struct load l = {.end_ms = os_mono_ms() + seconds * 1000};
+    struct err err;
+    pthread_t worker, ids[THREADS_MAX];
+    static struct client clients[THREADS_MAX];
+    struct sql_writer_opts opts = {
+        .conn = {.path = path, .full_sync = true}, .wake = wake, .wake_ctx = &l};
+    l.samples = mem_calloc(SAMPLES_MAX, sizeof *l.samples);
+    pthread_mutex_init(&l.lock, NULL);
+    thr_cond_init(&l.cond);
+    if (l.samples == NULL || sql_writer_new(&opts, &l.writer, &err) != RC_OK) die("writer", &err);
+    if (thr_start(&worker, "work", work, &l, &err) != RC_OK) die("worker", &err);
+    for (int i = 0; i < threads; i++) {
+        clients[i] = (struct client){.load = &l};
+        if (thr_start(&ids[i], "client", submit, &clients[i], &err) != RC_OK) die("client", &err);
+    }
+    for (int i = 0; i < threads; i++)
+        pthread_join(ids[i], NULL);
+    thr_lock(&l.lock);
+    l.stop = true;
+    pthread_cond_broadcast(&l.cond);
+    thr_unlock(&l.lock);
+    pthread_join(worker, NULL);
+    struct sql_writer_stats stats;
+    sql_writer_look(l.writer, &stats);
+    sql_writer_free(l.writer);
+    size_t count = atomic_load(&l.count);
+    if (count > SAMPLES_MAX) count = SAMPLES_MAX;
+    qsort(l.samples, count, sizeof *l.samples, by_size);
+    double rate = (double)stats.writes / (double)seconds;
+    printf("{\"bench\":\"group_commit\",\"threads\":%d,\"inserts_s\":%.0f,\"commits_s\":%.0f,"
+           "\"mean_group\":%.1f,\"p50_us\":%lld,\"p99_us\":%lld,\"ratio\":%.2f}\n",
+           threads, rate, (double)stats.commits / (double)seconds,
+           (double)stats.writes / (double)(stats.groups > 0 ? stats.groups : 1),
+           count > 0 ? (long long)l.samples[count / 2] : 0,
+           count > 0 ? (long long)l.samples[count * 99 / 100] : 0, rate / single);
+    fflush(stdout);
+    mem_free(l.samples);
+}
+
+static double measure_single(const char *path, int64_t seconds)
+{
+    struct sql_conn *c;
+    struct sql_conn_opts opts = {.path = path, .full_sync = true};
+    struct sql_error sql_err;
+    struct err err;
+    uint32_t left;
+    int64_t count = 0, end_ms = os_mono_ms() + seconds * 1000;
+    if (sql_conn_open(&opts, &c, &err) != RC_OK) die("open", &err);
+    while (os_mono_ms() < end_ms) {
+        if (insert(c, NULL, &sql_err, &err) != RC_OK) die("insert", &err);
+        count++;
+    }
+    if (sql_conn_checkpoint(c, &left, &err) != RC_OK) die("checkpoint", &err);
+    sql_conn_close(c);
+    double rate = (double)count / (double)seconds;
+    printf("{\"bench\":\"single_commit\",\"inserts_s\":%.0f}\n", rate);
+    fflush(stdout);
+    return rate > 0 ? rate : 1;
+}
+
+static enum rc insert(struct sql_conn *c, const struct call *call, struct sql_error *sql_err,
+                      struct err *err)
+{
+    static const char text[100] = "a body of a hundred bytes";
+    struct sql_arg arg = {.value = {.type = SQL_TEXT, .data = text, .size = sizeof text}};
+    struct sql_stmt s = {
+        .sql = "INSERT INTO t(body) VALUES(?)", .sql_size = 29, .args = &arg, .arg_count = 1};
+    struct sql_done ignored;
+    return sql_conn_run(c, call, NULL, &s, NULL, &ignored, sql_err, err);
+}
+
+static enum rc run(struct sql_write *w, struct sql_conn *c, struct err *err)
+{
+    return insert(c, &w->call, &w->sql_err, err);
+}
+
+static void done(struct sql_write *w)
+{
+    struct client *c = w->ctx;
+    thr_lock(&c->lock);
+    c->ready = true;
+    pthread_cond_signal(&c->cond);
+    thr_unlock(&c->lock);
+}
+
+static void wake(void *ctx)
+{
+    struct load *l = ctx;
+    thr_lock(&l->lock);
+    l->woken = true;
+    pthread_cond_broadcast(&l->cond);
+    thr_unlock(&l->lock);
+}
+
+static void *work(void *arg)
+{
+    struct load *l = arg;
+    bool more = false;
+    thr_lock(&l->lock);
+    while (!l->stop) {
+        if (!l->woken && !more) {
+            thr_wait(&l->cond, &l->lock, 0);
+            continue;
+        }
+        l->woken = false;
+        thr_unlock(&l->lock);
+        more = sql_writer_work(l->writer, 10000);
+        thr_lock(&l->lock);
+    }
+    thr_unlock(&l->lock);
+    return NULL;
+}
+
+static void *submit(void *arg)
+{
+    struct client *c = arg;
+    struct load *l = c->load;
+    struct err err;
+    pthread_mutex_init(&c->lock, NULL);
+    thr_cond_init(&c->cond);
+    while (os_mono_ms() < l->end_ms) {
+        int64_t start = os_mono_us();
+        c->ready = false;
+        c->write = (struct sql_write){.run = run, .fn = done, .ctx = c};
+        if (sql_writer_submit(l->writer, &c->write, &err) != RC_OK) die("submit", &err);
+        thr_lock(&c->lock);
+        while (!c->ready)
+            thr_wait(&c->cond, &c->lock, 0);
+        thr_unlock(&c->lock);
+        if (c->write.rc != RC_OK) die("write", &c->write.err);
+        size_t at = atomic_fetch_add(&l->count, 1);
+        if (at < SAMPLES_MAX) l->samples[at] = os_mono_us() - start;
+    }
+    return NULL;
+}
+
+static int by_size(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
