@@ -192,6 +192,19 @@ uint32_t capture_pending(struct capture *cap)
     return same ? x.frame_max - cap->pos.wal_frame : x.frame_max;
 }
 
+bool capture_in_flight(struct capture *cap)
+{
+    struct wal_index x;
+    struct wal_frame f;
+    struct err ignored;
+    uint8_t raw[WAL_FRAME_HEADER_SIZE];
+    if (cap->src == NULL || source_index(cap->src, &x, &ignored) != RC_OK) return false;
+    uint64_t off = wal_frame_off(source_page_size(cap->src), x.frame_max + 1);
+    if (source_read_wal(cap->src, off, raw, sizeof raw, &ignored) != RC_OK) return false;
+    wal_frame_get(raw, &f);
+    return f.pgno != 0 && f.salt1 == x.salt1 && f.salt2 == x.salt2;
+}
+
 bool capture_wants_checkpoint(struct capture *cap)
 {
     return cap->src != NULL && !cap->restart_ok && cap->pos.wal_frame > 0;

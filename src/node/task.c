@@ -334,13 +334,19 @@ static int64_t rest(struct task *t, int64_t now)
         t->no_bell = true;
         return now + t->poll_ms;
     }
+    bool in_flight = capture_in_flight(t->cap); /* first: it may be pending right after */
     /* The watch is on what has the name now: is that still the file that is captured? */
     if (first || capture_pending(t->cap) > 0) return now + SETTLE_MS;
-    /* It rang, but there is nothing: a commit on its way through an fsync to the wal-index, which
-     * rings no more, or a transaction that is rolled back. Look again, at growing intervals. */
-    int64_t rung_ms = atomic_load(&t->rung_ms);
-    if (rung_ms >= t->news_ms && now - rung_ms < LINGER_MS)
-        return now + (now - rung_ms > SETTLE_MS ? now - rung_ms : SETTLE_MS);
+    /* It rang, but there is nothing, or frames were written while the bell was not armed: a commit
+     * on its way through an fsync to the wal-index, which rings no more, or a transaction that is
+     * rolled back. Look again, at growing intervals. */
+    int64_t rung_ms = atomic_load(&t->rung_ms), since_ms = now - rung_ms;
+    bool waits = rung_ms >= t->news_ms;
+    if (!waits && in_flight) {
+        waits = true;
+        since_ms = now - t->news_ms;
+    }
+    if (waits && since_ms < LINGER_MS) return now + (since_ms > SETTLE_MS ? since_ms : SETTLE_MS);
     if (t->db->checkpoint_interval_ms > 0 && capture_wants_checkpoint(t->cap))
         return t->checkpoint_ms + t->db->checkpoint_interval_ms;
     if (now < t->cut_ms + t->sleep_after_ms) return t->cut_ms + t->sleep_after_ms;

@@ -39,6 +39,39 @@ static void test_follows_commits(void **state)
     bed_free(&b);
 }
 
+/* Frames that no commit has published yet: whoever rests must look again. Pages that do not fit
+ * into the cache reach the WAL before the commit does. */
+static void test_frames_in_flight_are_seen(void **state)
+{
+    (void)state;
+    struct bed b;
+    bed_new(&b, 4096, "none");
+    bed_capture_open(&b);
+    assert_false(capture_in_flight(b.cap));
+    bed_sync(&b);
+    assert_false(capture_in_flight(b.cap));
+    bed_sql(&b, "PRAGMA cache_size=1");
+    bed_sql(&b, "BEGIN");
+    for (int i = 0; i < 50; i++)
+        bed_sql(&b, "INSERT INTO t VALUES(NULL, randomblob(3000))");
+    assert_int_equal(capture_pending(b.cap), 0);
+    assert_true(capture_in_flight(b.cap));
+    bed_sql(&b, "COMMIT");
+    assert_true(capture_pending(b.cap) > 0);
+    bed_sync(&b);
+    assert_false(capture_in_flight(b.cap));
+    bed_checkpoint(&b, true); /* the next writer begins at the start of the WAL */
+    assert_false(capture_in_flight(b.cap));
+    bed_sql(&b, "BEGIN");
+    for (int i = 0; i < 50; i++)
+        bed_sql(&b, "INSERT INTO t VALUES(NULL, randomblob(3000))");
+    assert_true(capture_in_flight(b.cap));
+    bed_sql(&b, "COMMIT");
+    bed_sync(&b);
+    bed_check(&b);
+    bed_free(&b);
+}
+
 static void test_all_page_sizes_and_vacuums(void **state)
 {
     (void)state;
@@ -415,6 +448,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_follows_commits),
+        cmocka_unit_test(test_frames_in_flight_are_seen),
         cmocka_unit_test(test_all_page_sizes_and_vacuums),
         cmocka_unit_test(test_restart_of_the_wal_is_followed),
         cmocka_unit_test(test_application_checkpoints),
