@@ -87,7 +87,7 @@ MUST_CHECK enum rc capture_sync(struct capture *cap, struct batch_scratch *s,
 void capture_want_snapshot(struct capture *cap);
 /* How many frames wait to be captured? Cheap: reads shared memory. 0 while detached. */
 uint32_t capture_pending(struct capture *cap);
-/* Is there a frame behind the committed ones, of a commit that is on its way through an fsync to the
+/* Is there a frame behind the committed ones, of a commit on its way through an fsync to the
  * wal-index, or of a transaction that was rolled back? Reads 24 bytes. False while detached. */
 bool capture_in_flight(struct capture *cap);
 /* Are there frames that a checkpoint could copy? */
