@@ -125,6 +125,9 @@ int main(void)
         cmocka_unit_test(test_each_runs_all_and_keeps_the_first_error),
         cmocka_unit_test(test_lock_is_exclusive_between_descriptors),
     };
+    char clean[64];
     if (mkdtemp(dir) == NULL) return 1;
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    snprintf(clean, sizeof clean, "rm -r '%s'", dir);
+    return system(clean) == 0 ? failed : 1;
 }
