@@ -51,6 +51,7 @@ static enum rc spool_read(void *ctx, uint64_t off, void *dst, size_t size, struc
 {
     const struct spool *sp = ctx;
     size_t got = 0;
-    TRY(os_pread(sp->fd, dst, size, off, &got, err));
+    if (os_pread(sp->fd, dst, size, off, &got, err) != RC_OK)
+        return err_wrap(err, "temporary file");
     return got == size ? RC_OK : err_set(err, RC_IO, "a temporary file shrank");
 }

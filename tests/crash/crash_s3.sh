@@ -13,7 +13,7 @@ relay=
 finish() {
     status=$?
     [ -z "$relay" ] || kill "$relay" 2>/dev/null || true
-    "$servers/s3" stop "$dir/s3" >/dev/null 2>&1 || true
+    "$servers/s3" stop "$dir/s3" >/dev/null || echo "crash_s3: the server in $dir did not stop" >&2
     case $status in 0 | 77) rm -rf "$dir" ;; esac
     exit "$status"
 }
@@ -23,8 +23,14 @@ trap 'exit 1' INT TERM
 . "$dir/env"
 "$netfault" --to "${S3_ENDPOINT##*:}" --percent "${CRASH_PERCENT:-3}" >"$dir/port" &
 relay=$!
-while [ ! -s "$dir/port" ]; do sleep 0.05; done
+while [ ! -s "$dir/port" ]; do
+    kill -0 "$relay" || exit 1
+    sleep 0.05
+done
 . "$dir/port"
 export AWS_ACCESS_KEY_ID="$S3_ACCESS_KEY" AWS_SECRET_ACCESS_KEY="$S3_SECRET_KEY"
 "$crash" "$@" --dir "$dir" \
     --replica "s3://$S3_BUCKET/%s?endpoint=http://127.0.0.1:$PORT&region=$S3_REGION"
+# A network that never broke proves nothing.
+faults=$(grep -c '^# fault' "$dir/port") || { echo "crash_s3: no fault happened" >&2; exit 1; }
+echo "crash_s3: $faults faults on the way"

@@ -3,11 +3,11 @@
  *
  *   netfault --to PORT [--seed N] [--percent N] [--log FILE]
  *
- * Prints "PORT=<n>" and relays until its parent ends. Each piece of data that passes may (percent
- * for those that begin a request or an answer, a twentieth of it for others, so that large bodies
- * pass, too) meet one of: a reset of both sides; half of the piece and then the end; the client's
- * piece is delivered and the server's answer is lost; a pause. New connections may be refused. FILE
- * gets the first line of each HTTP request, for counting.
+ * Prints "PORT=<n>", then a line "# fault" for each fault, and relays until its parent ends. Each
+ * piece of data that passes may (percent for those that begin a request or an answer, a twentieth
+ * of it for others, so that large bodies pass, too) meet one of: a reset of both sides; half of the
+ * piece and then the end; the client's piece is delivered and the server's answer is lost; a pause.
+ * New connections may be refused. FILE gets the first line of each HTTP request, for counting.
  *
  * Threads: one a connection. The seed decides the faults of each connection, not their timing.
  */
@@ -62,6 +62,7 @@ int main(int argc, char **argv)
     if (to_port == 0) die("netfault wants --to PORT");
     if (request_log != NULL) setvbuf(request_log, NULL, _IOLBF, 0);
     int fd = listen_any(&port);
+    setvbuf(stdout, NULL, _IOLBF, 0);
     printf("PORT=%u\n", port);
     fprintf(stderr, "netfault: seed %llu\n", (unsigned long long)seed);
     fflush(stdout);
@@ -121,6 +122,7 @@ static bool pass_piece(struct link *l, bool from_client)
     if (from_client && size > 0) log_request(piece, (size_t)size);
     if (size > 0 && rng_below(&l->rng, 2000) < chance(piece, (size_t)size))
         fault = (enum fault)rng_between(&l->rng, RESET, FAULT_COUNT - 1);
+    if (fault != PASS) puts("# fault"); /* so that who runs this knows that it did something */
     if (size <= 0 || (l->lose && !from_client)) {
         end_link(l, l->lose);
         return false;

@@ -279,6 +279,50 @@ static void test_mem_allocations(void **state)
     }
 }
 
+struct stream {
+    size_t done;
+};
+
+static enum rc stream_next(void *ctx, void *dst, size_t size, size_t *ret_size, struct err *e)
+{
+    struct stream *st = ctx;
+    (void)e;
+    *ret_size = sizeof new_bytes - st->done < size ? sizeof new_bytes - st->done : size;
+    memcpy(dst, new_bytes + st->done, *ret_size);
+    st->done += *ret_size;
+    return RC_OK;
+}
+
+/* A body of unknown size on its way through a temporary file: with a full disk or without memory
+ * the old object stays as it is, and no descriptor is left. */
+static void test_spool(void **state)
+{
+    (void)state;
+    const unsigned classes[] = {FAULT_ALLOC, FAULT_SYSCALL};
+    for (unsigned c = 0; c < 2; c++) {
+        unsigned steps = 0, fd_count = count_names("/proc/self/fd", false);
+        for (uint64_t nth = 1;; nth++, steps++) {
+            struct stream st = {0};
+            struct store_body body = {.size = STORE_SIZE_UNKNOWN, .next = stream_next, .ctx = &st};
+            fresh("mem://spool-sweep");
+            assert_false(store_can(store, STORE_CAP_STREAM));
+            assert_int_equal(put(old_bytes, sizeof old_bytes, false), RC_OK);
+            fault_arm(classes[c], nth, true);
+            enum rc rc = store_put(store, NULL, "a/b/k", &body, NULL, NULL, &err);
+            bool fired = fault_fired();
+            fault_arm(0, 0, false);
+            assert_int_equal(count_names("/proc/self/fd", false), fd_count);
+            assert_int_equal(rc == RC_OK, !fired);
+            if (fired && strstr(err.text, "temporary file") == NULL)
+                assert_non_null(strstr(err.text, "a/b/k"));
+            assert_int_equal(look(), fired ? 'o' : 'n');
+            store_close(store);
+            if (!fired) break;
+        }
+        assert_true(steps > 0);
+    }
+}
+
 static void test_open(void **state)
 {
     (void)state;
@@ -307,6 +351,7 @@ int main(void)
         cmocka_unit_test(test_file_reads),
         cmocka_unit_test(test_file_delete),
         cmocka_unit_test(test_mem_allocations),
+        cmocka_unit_test(test_spool),
         cmocka_unit_test(test_open),
     };
     snprintf(dir, sizeof dir, "/tmp/sluice-sweep-%d", (int)getpid());
