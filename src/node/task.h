@@ -18,7 +18,7 @@
 #include "log/layout.h"
 #include "node/bell.h"
 #include "node/config.h"
-#include "node/sched.h"
+#include "base/sched.h"
 
 /* A store that is away fails for all its databases at once: that is one story in the log. Begins as
  * TASK_OUTAGE_INIT. */

@@ -16,10 +16,12 @@
  * its own, without BEGIN or savepoint around it. A write that tries such a thing without the mark
  * is undone, told to `restart`, and then run alone; so the mark saves time and nothing else.
  *
- * Interactive transactions take the same turns: sql_writer_enter gives a connection to one caller,
- * in the order of arrival, until sql_writer_leave or the limit of its hold. Groups and interactive
- * transactions alternate while both wait. One that holds too long is interrupted and rolled back;
- * each further call on its connection fails with TRANSACTION_TIMEOUT until it leaves.
+ * Interactive transactions take the same turns: sql_writer_ask queues a turn, in the order of arrival,
+ * and `granted` tells when it is there; from then on the asker's connection, and nobody else in this
+ * process, may write, until sql_writer_give_back or the limit of the hold. Groups and turns alternate
+ * while both wait. Who holds too long has its connection interrupted and rolled back; each further
+ * call on it fails with TRANSACTION_TIMEOUT until the turn is given back. Nobody blocks a thread
+ * while it waits.
  *
  * Threads: any may submit, enter and leave. The work is done by whoever calls sql_writer_work: a
  * job of a pool, woken by `wake`, at most one at a time; another call meanwhile does nothing. While
@@ -84,12 +86,30 @@ bool sql_writer_work(struct sql_writer *w, int64_t budget_us);
  * after each sql_writer_work that returned false. */
 int64_t sql_writer_due_ms(struct sql_writer *w);
 
-/* Wait for the turn and take the connection, with BEGIN IMMEDIATE done. Blocks the caller up to
- * call's deadline. Fails: RC_CANCELED; RC_BUSY; RC_IO ... as sql_conn_open. */
-MUST_CHECK enum rc sql_writer_enter(struct sql_writer *w, const struct call *call,
-                                    struct sql_conn **ret_conn, struct err *err);
-/* Give it back; an open transaction is rolled back. *ret_commit: the number of its commit, or 0. */
-void sql_writer_leave(struct sql_writer *w, struct sql_conn *conn, uint64_t *ret_commit);
+/* The asker's; untouched and alive from sql_writer_ask until sql_writer_give_back, or until
+ * sql_writer_unask has returned true. */
+struct sql_turn {
+    /* In: */
+    /* It is this one's turn. By whatever thread ended the turn before, or from inside of
+     * sql_writer_ask; without a lock held; must be quick. */
+    void (*granted)(struct sql_turn *t);
+    void *ctx;
+    struct sql_conn *conn; /* the asker's: rolled back when the hold is over */
+    /* Private: */
+    struct sql_turn *next;
+    uint64_t commits;  /* of conn when it was granted */
+    uint64_t commit;   /* number of its last commit */
+    uint8_t state;
+};
+void sql_writer_ask(struct sql_writer *w, struct sql_turn *t);
+/* Not wanted any more. True: it is forgotten, `granted` was not and will not be called. False: it
+ * was granted, or is being granted right now: wait for `granted` and give it back. */
+bool sql_writer_unask(struct sql_writer *w, struct sql_turn *t);
+/* *ret_commit: the number of the last commit of its connection since it was granted; 0: none. What
+ * the connection has open is rolled back. */
+void sql_writer_give_back(struct sql_writer *w, struct sql_turn *t, uint64_t *ret_commit);
+/* The hold was over before it was given back. */
+bool sql_turn_revoked(const struct sql_turn *t);
 
 struct sql_writer_stats {
     uint64_t writes, failed, commits, groups, group_max; /* writes / groups: the mean group */

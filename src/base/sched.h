@@ -5,8 +5,8 @@
  * A job never runs on two threads at once; a wake-up that comes while it runs is kept for after.
  * Threads: any.
  */
-#ifndef NODE_SCHED_H
-#define NODE_SCHED_H
+#ifndef BASE_SCHED_H
+#define BASE_SCHED_H
 #include "base/err.h"
 
 #define SCHED_NEVER INT64_MAX

@@ -8,7 +8,7 @@
 #include <cmocka.h>
 #include "base/fault.h"
 #include "base/thr.h"
-#include "node/sched.h"
+#include "base/sched.h"
 #include "node/wait.h"
 
 #define HOUR_MS 3600000

@@ -1,5 +1,5 @@
 /* sched.c -- see sched.h. A binary heap by due time under one lock. */
-#include "node/sched.h"
+#include "base/sched.h"
 #include "base/mem.h"
 #include "base/os.h"
 #include "base/thr.h"

@@ -1,0 +1,102 @@
+/*
+ * tenant.h -- what the server asks of whoever keeps the tenants, the node: open databases, what is
+ * configured for them, how far their log is, and the work of an administrator.
+ *
+ * Threads: any. A tenant is counted: open and peek give one, release takes it back; while it is
+ * counted its engine stays open.
+ */
+#ifndef SERVER_TENANT_H
+#define SERVER_TENANT_H
+#include "server/auth.h"
+#include "sql/engine.h"
+
+#define TENANT_DEFAULT "default"
+
+struct tenant_conf { /* constant; a change makes a new one, the old lives as long as its tenant */
+    bool block_reads, block_writes, allow_attach;
+    bool sync;             /* answer a write only when the store has it */
+    const char *block_reason; /* never NULL, may be "" */
+    const char *jwt_key;   /* replaces the server's keys; NULL: does not */
+    const char *heartbeat_url; /* kept for libSQL's API, not called; NULL: none */
+    int64_t txn_ms;        /* a transaction may hold the write lock; 0: the server's setting */
+    uint64_t size_max;     /* bytes of the database; 0: no limit */
+    uint32_t row_max;      /* bytes of a row or value; 0: the server's setting */
+};
+struct tenant {
+    char name[AUTH_NAME_MAX + 1];
+    struct sql_engine *engine;
+    const struct tenant_conf *_Atomic conf;
+};
+
+/* Tell when everything that was committed before is in the store. */
+struct tenant_wait { /* the asker's, alive until fn */
+    /* rc RC_OK: it is, and a restore to txid has it. Else err: not known yet; it may well come. Quick,
+     * any thread. */
+    void (*fn)(struct tenant_wait *w, enum rc rc, const struct err *err);
+    void *ctx;
+    int64_t deadline_ms; /* os_mono_ms */
+    uint64_t txid;
+    /* Private: */
+    struct tenant_wait *next;
+    uint64_t ticket;
+};
+
+struct tenant_at { /* a moment in a log; all zero: now */
+    uint64_t txid;
+    int64_t time_ms; /* since 1970 */
+};
+struct tenant_info {
+    const char *name;
+    bool open;
+    int64_t created_ms;       /* 0: not known */
+    uint64_t bytes, wal_bytes; /* of the files */
+    uint64_t txid, txid_stored; /* newest captured here, newest in the store; 0 while closed */
+};
+typedef enum rc tenant_list_fn(void *ctx, const struct tenant_info *info, struct err *err);
+/* Bytes of a file on their way out. */
+typedef enum rc tenant_bytes_fn(void *ctx, const void *data, size_t size, struct err *err);
+
+struct tenants; /* the node's */
+struct tenants_ops {
+    /* Open it if it is not: may take milliseconds, or a restore. Fails: RC_NOT_FOUND "Namespace `x`
+     * doesn't exist"; RC_BUSY it is being deleted or replaced, or too many are in use; RC_INVALID
+     * the name; RC_IO ... */
+    enum rc (*open)(struct tenants *ts, const char *name, struct tenant **ret_t, struct err *err);
+    /* Only if it is open: never blocks. NULL: use open, on a thread that may wait. */
+    struct tenant *(*peek)(struct tenants *ts, const char *name);
+    void (*release)(struct tenants *ts, struct tenant *t);
+    /* Every commit until now will be in the state of this TXID, when it comes to be. */
+    uint64_t (*index)(struct tenant *t);
+    void (*wait)(struct tenant *t, struct tenant_wait *w);
+
+    /* For administrators; these block. conf NULL: all default. */
+    enum rc (*create)(struct tenants *ts, const char *name, const struct tenant_conf *conf,
+                      struct err *err); /* RC_CONFLICT it exists */
+    /* A new tenant from a file: a SQLite database (checked) or an SQL dump; the file is taken over or
+     * deleted. Fails: RC_CONFLICT; RC_INVALID what is wrong with the file. */
+    enum rc (*import)(struct tenants *ts, const char *name, const struct tenant_conf *conf,
+                      const char *path, bool dump, struct err *err);
+    /* keep_backup: its log stays in the store. */
+    enum rc (*remove)(struct tenants *ts, const char *name, bool keep_backup, struct err *err);
+    enum rc (*rename)(struct tenants *ts, const char *from, const char *to, struct err *err);
+    /* A new tenant with the state that `from` (which may have been deleted, if its log was kept) has
+     * or had; from the log if `at` is given. */
+    enum rc (*fork)(struct tenants *ts, const char *from, const char *to,
+                    const struct tenant_at *at, struct err *err);
+    /* Back to a moment, under the same name; what it was until now stays in the log: the restored
+     * state becomes its newest transaction. */
+    enum rc (*rewind)(struct tenants *ts, const char *name, const struct tenant_at *at,
+                      struct err *err);
+    enum rc (*configure)(struct tenants *ts, const char *name, const struct tenant_conf *conf,
+                         struct err *err);
+    /* In ascending order, from the first name that is not below `from`; fn's failure ends it. */
+    enum rc (*list)(struct tenants *ts, const char *from, tenant_list_fn *fn, void *ctx,
+                    struct err *err);
+    enum rc (*info)(struct tenants *ts, const char *name, struct tenant_info *ret,
+                    struct err *err); /* ret->name is `name` */
+    enum rc (*checkpoint)(struct tenants *ts, const char *name, struct err *err);
+    /* A consistent image of the database file, while others write. */
+    enum rc (*image)(struct tenants *ts, const char *name, tenant_bytes_fn *fn, void *ctx,
+                     struct err *err);
+};
+#endif
