@@ -102,7 +102,7 @@ static void measure_group(const char *path, int threads, int64_t seconds, double
     pthread_t worker, ids[THREADS_MAX];
     static struct client clients[THREADS_MAX];
     struct sql_writer_opts opts = {
-        .conn = {.path = path, .full_sync = true}, .wake = wake, .wake_ctx = &l};
+        .conn = {.path = path, .full_sync = true}, .wake = wake, .ctx = &l};
     l.samples = mem_calloc(SAMPLES_MAX, sizeof *l.samples);
     pthread_mutex_init(&l.lock, NULL);
     thr_cond_init(&l.cond);

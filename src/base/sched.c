@@ -15,6 +15,7 @@ struct sched_thread {
 struct sched {
     pthread_mutex_t lock;    /* guards all below, and the private part of jobs */
     pthread_cond_t cond;     /* the heap's top changed, or stop */
+    pthread_cond_t ended;    /* a job that is to be dropped does not run any more */
     struct sched_job **heap; /* from index 1 */
     size_t count, cap;
     size_t running; /* jobs that may come back: the heap has room for them */
@@ -26,6 +27,7 @@ struct sched {
 
 static void *thread_main(void *arg);
 static struct sched_job *take_locked(struct sched *s);
+static void take_out(struct sched *s, struct sched_job *job);
 static enum rc push_locked(struct sched *s, struct sched_job *job, int64_t due_ms, struct err *err);
 static void sift_up(struct sched *s, size_t i);
 static void sift_down(struct sched *s, size_t i);
@@ -39,6 +41,7 @@ enum rc sched_new(const char *name, unsigned threads,
     if (s == NULL) return err_mem(err, "a scheduler");
     pthread_mutex_init(&s->lock, NULL);
     thr_cond_init(&s->cond);
+    thr_cond_init(&s->ended);
     s->fini = fini;
     enum rc rc = RC_OK;
     for (unsigned i = 0; i < threads && i < THREADS_MAX && rc == RC_OK; i++) {
@@ -78,6 +81,7 @@ void sched_free(struct sched *s)
     sched_stop(s);
     pthread_mutex_destroy(&s->lock);
     pthread_cond_destroy(&s->cond);
+    pthread_cond_destroy(&s->ended);
     mem_free(s->heap);
     mem_free(s);
 }
@@ -93,6 +97,17 @@ enum rc sched_wake(struct sched *s, struct sched_job *job, int64_t due_ms, struc
     }
     thr_unlock(&s->lock);
     return rc;
+}
+
+void sched_drop(struct sched *s, struct sched_job *job)
+{
+    thr_lock(&s->lock);
+    job->dropped = true;
+    while (job->running)
+        thr_wait(&s->ended, &s->lock, 0);
+    if (job->at != 0) take_out(s, job);
+    job->dropped = false;
+    thr_unlock(&s->lock);
 }
 
 static void *thread_main(void *arg)
@@ -111,6 +126,10 @@ static void *thread_main(void *arg)
         job->running = false;
         s->running--;
         if (job->again_ms < due_ms) due_ms = job->again_ms;
+        if (job->dropped) {
+            pthread_cond_broadcast(&s->ended);
+            continue;
+        }
         struct err ignored; /* the heap kept the room that this job left */
         if (due_ms != SCHED_NEVER && push_locked(s, job, due_ms, &ignored) != RC_OK) continue;
     }
@@ -131,16 +150,22 @@ static struct sched_job *take_locked(struct sched *s)
             thr_wait(&s->cond, &s->lock, job->due_ms);
             continue;
         }
-        struct sched_job *last = s->heap[s->count--];
-        job->at = 0;
-        if (last != job) {
-            place(s, 1, last);
-            sift_down(s, 1);
-        }
+        take_out(s, job);
         if (s->count > 0) pthread_cond_signal(&s->cond);
         return job;
     }
     return NULL;
+}
+
+static void take_out(struct sched *s, struct sched_job *job)
+{
+    size_t i = job->at;
+    struct sched_job *last = s->heap[s->count--];
+    job->at = 0;
+    if (last == job) return;
+    place(s, i, last);
+    sift_up(s, i);
+    sift_down(s, last->at);
 }
 
 static enum rc push_locked(struct sched *s, struct sched_job *job, int64_t due_ms, struct err *err)

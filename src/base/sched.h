@@ -18,7 +18,7 @@ struct sched_job {
     /* private to sched.c */
     int64_t due_ms, again_ms;
     size_t at; /* place in the heap from 1; 0: not in it */
-    bool running;
+    bool running, dropped;
 };
 
 /* init (may be NULL) makes what each thread passes to its jobs, fini takes it back.
@@ -33,4 +33,7 @@ void sched_free(struct sched *s);
 /* Run the job at due_ms, or earlier if it was to run earlier. Fails: RC_NO_MEM. */
 MUST_CHECK enum rc sched_wake(struct sched *s, struct sched_job *job, int64_t due_ms,
                               struct err *err);
+/* Forget the job, and wait until it does not run any more. Nobody may wake it meanwhile; not from
+ * inside of a job. Never woken, or a stopped scheduler, is fine. */
+void sched_drop(struct sched *s, struct sched_job *job);
 #endif

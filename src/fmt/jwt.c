@@ -15,6 +15,7 @@
 #include "fmt/jwt.h"
 #include "base/mem.h"
 #include "fmt/text.h"
+#include "fmt/base64.h"
 #include <jansson.h>
 #include <openssl/bio.h>
 #include <openssl/ec.h>
@@ -105,9 +106,6 @@ static enum rc sign(const struct key *k, const void *data, size_t size, uint8_t 
 static bool der_split(const uint8_t *der, size_t size, uint8_t out[2 * HALF]);
 static size_t der_join(const uint8_t sig[2 * HALF], uint8_t out[SIG_DER_MAX]);
 static size_t der_int(const uint8_t half[HALF], uint8_t *out);
-static bool b64_get(const char *text, size_t size, uint8_t *out);
-static int b64_digit(char c);
-static enum rc b64_put(struct buf *b, const void *data, size_t size, struct err *err);
 static enum rc pem_append(BIO *bio, struct buf *b, struct err *err);
 static void wipe_fini(struct buf *b);
 static void json_freep(json_t **json);
@@ -118,10 +116,7 @@ static void errors_clear(const int *unused);
 
 /* OpenSSL queues its complaints for the thread; what we have said about them is enough, and others
  * who look at the queue must not find them. */
-#define QUIET           CLEANUP(errors_clear) __attribute__((unused)) const int quiet_ = 0
-
-#define B64_SIZE(size)  (((size)*4 + 2) / 3) /* without padding */
-#define B64_BYTES(size) ((size)*3 / 4)
+#define QUIET CLEANUP(errors_clear) __attribute__((unused)) const int quiet_ = 0
 
 static const struct {
     const char *name;
@@ -181,7 +176,7 @@ enum rc jwt_key_new(enum jwt_alg alg, struct buf *ret_private, struct buf *ret_p
         if (RAND_priv_bytes(secret, sizeof secret) != 1)
             return err_set(err, RC_IO, "no random numbers for a key");
         enum rc rc = buf_printf(&private, err, SECRET_MARK);
-        if (rc == RC_OK) rc = b64_put(&private, secret, sizeof secret, err);
+        if (rc == RC_OK) rc = base64url_put(&private, secret, sizeof secret, err);
         if (rc == RC_OK) rc = buf_printf(&private, err, "\n");
         explicit_bzero(secret, sizeof secret);
         TRY(rc);
@@ -299,11 +294,11 @@ static enum rc add_pem(struct key *k, const struct piece *p, size_t number, stru
 static enum rc add_raw(struct key *k, const struct piece *p, size_t number, struct err *err)
 {
     uint8_t raw[ED_KEY_SIZE];
-    size_t want = B64_SIZE(ED_KEY_SIZE);
+    size_t want = BASE64URL_SIZE(ED_KEY_SIZE);
     const char *what = looks_like(p);
     if (p->size == want || p->size == want + 1) /* one '=' of padding */
         what = "a key that is not in base64url without padding (A-Z a-z 0-9 - _)";
-    if (p->size != want || !b64_get(p->text, p->size, raw))
+    if (p->size != want || !base64url_get(p->text, p->size, raw))
         return err_set(err, RC_INVALID,
                        "key %zu: %s; expected a public key in PEM, or the 43 characters of an "
                        "Ed25519 key in base64url, or '" SECRET_MARK "' and a secret",
@@ -318,14 +313,14 @@ static enum rc get_secret(struct key *k, const struct piece *p, size_t number, s
     const char *text = p->text + strlen(SECRET_MARK);
     size_t size = p->size - strlen(SECRET_MARK);
     k->alg = JWT_HS256;
-    if (B64_BYTES(size) < SECRET_MIN || B64_BYTES(size) > SECRET_MAX)
+    if (BASE64URL_BYTES(size) < SECRET_MIN || BASE64URL_BYTES(size) > SECRET_MAX)
         return err_set(err, RC_INVALID, "key %zu: a secret of %zu bytes; expected %d to %d", number,
-                       B64_BYTES(size), SECRET_MIN, SECRET_MAX);
-    if (!b64_get(text, size, k->secret))
+                       BASE64URL_BYTES(size), SECRET_MIN, SECRET_MAX);
+    if (!base64url_get(text, size, k->secret))
         return err_set(err, RC_INVALID,
                        "key %zu: the secret is not in base64url without padding (A-Z a-z 0-9 - _)",
                        number);
-    k->secret_size = B64_BYTES(size);
+    k->secret_size = BASE64URL_BYTES(size);
     return RC_OK;
 }
 
@@ -451,7 +446,8 @@ enum rc jwt_sign(const char *key_text, const char *claims, struct buf *ret_token
     size_t sig_size = 0, claims_size = strnlen(claims, JWT_TEXT_MAX);
     TRY(private_key(key_text, &k, err));
     const char *header = headers[k.alg];
-    size_t total = B64_SIZE(strlen(header)) + B64_SIZE(claims_size) + B64_SIZE((size_t)SIG_MAX) + 2;
+    size_t total = BASE64URL_SIZE(strlen(header)) + BASE64URL_SIZE(claims_size) +
+                   BASE64URL_SIZE((size_t)SIG_MAX) + 2;
     if (total > JWT_TEXT_MAX)
         return err_set(err, RC_TOO_BIG, "the claims are too long for a token of %d bytes",
                        JWT_TEXT_MAX);
@@ -459,12 +455,12 @@ enum rc jwt_sign(const char *key_text, const char *claims, struct buf *ret_token
         if (err->rc == RC_DENIED) err->rc = RC_INVALID;
         return err->rc;
     }
-    TRY(b64_put(&token, header, strlen(header), err));
+    TRY(base64url_put(&token, header, strlen(header), err));
     TRY(buf_append(&token, ".", 1, err));
-    TRY(b64_put(&token, claims, claims_size, err));
+    TRY(base64url_put(&token, claims, claims_size, err));
     TRY(sign(&k, token.data, token.size, sig, &sig_size, err));
     TRY(buf_append(&token, ".", 1, err));
-    TRY(b64_put(&token, sig, sig_size, err));
+    TRY(base64url_put(&token, sig, sig_size, err));
     return buf_append(ret_token, token.data, token.size, err);
 }
 
@@ -491,8 +487,8 @@ static enum rc check_header(const struct parts *t, enum jwt_alg *ret_alg, enum j
 {
     CLEANUP(json_freep) json_t *json = NULL;
     uint8_t text[HEADER_MAX];
-    size_t size = B64_BYTES(t->header_size);
-    if (size > sizeof text || !b64_get(t->header, t->header_size, text))
+    size_t size = BASE64URL_BYTES(t->header_size);
+    if (size > sizeof text || !base64url_get(t->header, t->header_size, text))
         return err_set(err, RC_DENIED,
                        "the header of the token is not base64url of at most %d "
                        "bytes",
@@ -523,7 +519,7 @@ static enum rc check_signature(const struct jwt_keys *keys, const struct parts *
     uint8_t sig[SIG_MAX];
     size_t want = alg == JWT_HS256 ? MAC_SIZE : SIG_MAX, tried = 0;
     bool same = false;
-    if (t->sig_size != B64_SIZE(want) || !b64_get(t->sig, t->sig_size, sig))
+    if (t->sig_size != BASE64URL_SIZE(want) || !base64url_get(t->sig, t->sig_size, sig))
         return err_set(err, RC_DENIED, "the signature of the token is not base64url of %zu bytes",
                        want);
     for (size_t i = 0; i < keys->count && !same; i++) {
@@ -570,10 +566,10 @@ static enum rc check_claims(const struct parts *t, int64_t now_s, struct buf *cl
 {
     CLEANUP(json_freep) json_t *json = NULL;
     int64_t early, late;
-    TRY(buf_reserve(claims, B64_BYTES(t->claims_size), err));
-    if (!b64_get(t->claims, t->claims_size, claims->data))
+    TRY(buf_reserve(claims, BASE64URL_BYTES(t->claims_size), err));
+    if (!base64url_get(t->claims, t->claims_size, claims->data))
         return err_set(err, RC_DENIED, "the claims of the token are not base64url");
-    claims->size = B64_BYTES(t->claims_size);
+    claims->size = BASE64URL_BYTES(t->claims_size);
     TRY(parse_claims(claims->data, claims->size, &json, err));
     const json_t *exp = json_object_get(json, "exp"), *nbf = json_object_get(json, "nbf");
     if (__builtin_sub_overflow(now_s, JWT_LEEWAY_S, &early)) early = INT64_MIN;
@@ -737,47 +733,6 @@ static size_t der_int(const uint8_t half[HALF], uint8_t *out)
 }
 
 /* ---- Text ---- */
-
-/* out: B64_BYTES(size) bytes. */
-static bool b64_get(const char *text, size_t size, uint8_t *out)
-{
-    uint32_t bits = 0;
-    unsigned count = 0;
-    for (size_t i = 0; i < size; i++) {
-        int digit = b64_digit(text[i]);
-        if (digit < 0) return false;
-        bits = bits << 6 | (uint32_t)digit;
-        count += 6;
-        if (count < 8) continue;
-        count -= 8;
-        *out++ = (uint8_t)(bits >> count);
-    }
-    return size % 4 != 1 && (bits & ((1u << count) - 1)) == 0;
-}
-
-static int b64_digit(char c)
-{
-    if (c >= 'A' && c <= 'Z') return c - 'A';
-    if (c >= 'a' && c <= 'z') return c - 'a' + 26;
-    if (c >= '0' && c <= '9') return c - '0' + 52;
-    return c == '-' ? 62 : c == '_' ? 63 : -1;
-}
-
-static enum rc b64_put(struct buf *b, const void *data, size_t size, struct err *err)
-{
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    const uint8_t *p = data;
-    uint32_t bits = 0;
-    unsigned count = 0;
-    TRY(buf_reserve(b, B64_SIZE(size), err));
-    for (size_t i = 0; i < size; i++) {
-        bits = bits << 8 | p[i];
-        for (count += 8; count >= 6; count -= 6)
-            b->data[b->size++] = (uint8_t)digits[bits >> (count - 6) & 63];
-    }
-    if (count > 0) b->data[b->size++] = (uint8_t)digits[bits << (6 - count) & 63];
-    return RC_OK;
-}
 
 static enum rc pem_append(BIO *bio, struct buf *b, struct err *err)
 {

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "log/plan.h"
+#include "node/waits.h"
 
 #define BACKOFF_MIN_MS   1000
 #define BACKOFF_MAX_MS   30000  /* so soon after a store is back, all of it goes on */
@@ -20,6 +21,7 @@
 #define SLEEP_PAGES_MAX  2048   /* waking up means to compare all of it: some milliseconds */
 #define TRIM_AFTER_MS    2000
 #define STORE_TIMEOUT_MS 120000
+#define WAITED_FOR_MS    2000   /* the longest pause between tries while somebody waits */
 #define LONG_AGO_MS      300000 /* no interval that begins there holds up the first time */
 
 struct failures { /* a run of failures is logged once, then at most every LOG_EVERY_MS */
@@ -50,6 +52,7 @@ struct task {
     bool absent;    /* the database does not exist; logged */
     bool no_bell;   /* poll; logged */
     bool asleep;    /* let go of, until the bell rings */
+    bool force;     /* a checkpoint was asked for */
     int64_t cut_ms, checkpoint_ms;
     int wal_watch, gone_watch, folder_watch;
     struct failures capture_fails;
@@ -70,10 +73,21 @@ struct task {
     atomic_bool waiting;               /* capture waits for the upload */
     atomic_bool rung;                  /* the bell rang since the last capture */
     _Atomic int64_t rung_ms;           /* when it last did */
+    struct waits waits;
+    struct sched_job waits_job; /* in capture's pool: for those whose time passes */
+    atomic_uint capturing;      /* 1 while a capture may have looked at the WAL already */
+    atomic_uint checkpoints;    /* that were asked for */
+    atomic_uint checkpointed;   /* of them, done */
+    atomic_bool failing;        /* the store does */
+    atomic_bool ending;         /* wakes nothing any more */
 };
 
 static enum rc check_folder(const char *path, struct err *err);
 static int64_t run_capture(struct sched_job *job, void *worker);
+static bool nothing_new(struct task *t);
+static enum rc capture_asked(struct task *t, struct batch_scratch *s, struct err *err);
+static void answer_waits(struct task *t, uint64_t ticket);
+static int64_t run_waits(struct sched_job *job, void *worker);
 static int64_t run_upload(struct sched_job *job, void *worker);
 static void announce(struct task *t);
 static void ask_for_place(struct task *t);
@@ -93,7 +107,7 @@ static int64_t watch_absent(struct task *t);
 static enum rc upload_all(struct task *t, const struct call *c, struct err *err);
 static enum rc upload_batch(struct task *t, const struct call *c, uint64_t txid, struct err *err);
 static enum rc upload_snapshot(struct task *t, const struct call *c, struct err *err);
-static void wake(struct sched *s, struct sched_job *job, int64_t due_ms);
+static void wake(struct task *t, struct sched *s, struct sched_job *job, int64_t due_ms);
 static int64_t note_failure(struct failures *f, const struct task *t, const char *what,
                             const struct err *err);
 static void note_success(struct failures *f, const struct task *t, const char *what);
@@ -114,6 +128,8 @@ enum rc task_new(const struct config *cfg, const struct config_db *db,
     t->outage = t->pools.outage != NULL ? t->pools.outage : &t->own_outage;
     t->capture_job.run = run_capture;
     t->upload_job.run = run_upload;
+    t->waits_job.run = run_waits;
+    waits_init(&t->waits);
     t->interval_ms = db->replica.sync_interval_ms;
     t->poll_ms = db->monitor_interval_ms > 0 ? db->monitor_interval_ms : t->interval_ms;
     t->sleep_after_ms = t->pools.sleep_after_ms > 0 ? t->pools.sleep_after_ms : SLEEP_AFTER_MS;
@@ -162,6 +178,7 @@ void task_free(struct task *t)
     if (t == NULL) return;
     capture_close(t->cap);
     store_close(t->store);
+    waits_fini(&t->waits);
     mem_free(t);
 }
 
@@ -188,7 +205,73 @@ void task_ring(void *owner)
     struct task *t = owner;
     atomic_store(&t->rung_ms, os_mono_ms());
     atomic_store(&t->rung, true);
-    wake(t->pools.capture, &t->capture_job, os_mono_ms() + SETTLE_MS);
+    wake(t, t->pools.capture, &t->capture_job, os_mono_ms() + SETTLE_MS);
+}
+
+/* The commit is done: nothing lingers, so rung_ms is not for this. If it has rung already, a
+ * capture is to come that has not looked at the WAL yet. */
+void task_committed(struct task *t)
+{
+    if (atomic_exchange(&t->rung, true)) return;
+    wake(t, t->pools.capture, &t->capture_job, os_mono_ms() + SETTLE_MS);
+}
+
+void task_wait(struct task *t, struct tenant_wait *w)
+{
+    int64_t deadline_ms = w->deadline_ms; /* it may be over as soon as it is added */
+    waits_add(&t->waits, w);
+    if (deadline_ms != 0) wake(t, t->pools.capture, &t->waits_job, deadline_ms);
+    if (atomic_load(&t->failing))
+        wake(t, t->pools.upload, &t->upload_job, os_mono_ms() + WAITED_FOR_MS);
+    wake(t, t->pools.capture, &t->capture_job, os_mono_ms());
+}
+
+/*
+ * A commit from before this call is in the next batch. But if a capture runs, it may have looked at
+ * the WAL before the commit: then in the one after. The other way round, a capture that begins
+ * after the first line has the commit, whether its batch is counted in the second or not.
+ */
+uint64_t task_index(struct task *t)
+{
+    unsigned capturing = atomic_fetch_add(&t->capturing, 0); /* also a fence behind the commit */
+    if (!atomic_load(&t->placed)) return 0;
+    return atomic_load(&t->staged) + 1 + capturing;
+}
+
+void task_place(struct task *t, struct task_place *ret)
+{
+    uint64_t uploaded = atomic_load(&t->uploaded);
+    ret->known = atomic_load(&t->placed);
+    ret->uploaded = ret->known ? uploaded : 0;
+    ret->staged = atomic_load(&t->staged);
+}
+
+enum rc task_checkpoint(struct task *t, int64_t timeout_ms, struct err *err)
+{
+    int64_t end_ms = os_mono_ms() + timeout_ms;
+    unsigned mine = atomic_fetch_add(&t->checkpoints, 1) + 1;
+    wake(t, t->pools.capture, &t->capture_job, os_mono_ms());
+    while ((int)(atomic_load(&t->checkpointed) - mine) < 0) {
+        if (os_mono_ms() >= end_ms)
+            return err_set(err, RC_BUSY, "no checkpoint of '%s' for %" PRId64 " ms", t->db->path,
+                           timeout_ms);
+        os_sleep_ms(1);
+    }
+    return RC_OK;
+}
+
+/* The jobs wake each other: what began before `ending` was seen is over after the first round, and
+ * what it has woken after the second. */
+void task_stop(struct task *t)
+{
+    atomic_store(&t->ending, true);
+    for (int round = 0; round < 2; round++) {
+        sched_drop(t->pools.upload, &t->upload_job);
+        sched_drop(t->pools.capture, &t->capture_job);
+        sched_drop(t->pools.capture, &t->waits_job);
+        bell_drop(t->pools.bell, t);
+    }
+    waits_fail_all(&t->waits, RC_CANCELED, "the database is being closed");
 }
 
 enum rc task_once(struct task *t, struct batch_scratch *s, const struct call *c, bool snapshot,
@@ -226,10 +309,13 @@ static int64_t run_capture(struct sched_job *job, void *worker)
     }
     /* Without any position nothing can be numbered; with one, capture goes on meanwhile. */
     if (!atomic_load(&t->placed) && atomic_load(&t->staged) == 0) return SCHED_NEVER;
+    if (nothing_new(t)) return SCHED_NEVER;
+    bool asked =
+        waits_urgent(&t->waits) || atomic_load(&t->checkpoints) != atomic_load(&t->checkpointed);
     uint32_t early = EARLY_FACTOR * t->capture_opts.checkpoint_pages;
     bool long_wal = capture_pending(t->cap) >= early;
     bool behind = atomic_load(&t->staged) > atomic_load(&t->uploaded);
-    if (!long_wal && now < t->cut_ms + t->interval_ms) {
+    if (!long_wal && !asked && now < t->cut_ms + t->interval_ms) {
         int64_t cut = t->cut_ms + t->interval_ms;
         return now + BUSY_LOOK_MS < cut ? now + BUSY_LOOK_MS : cut;
     }
@@ -242,9 +328,48 @@ static int64_t run_capture(struct sched_job *job, void *worker)
         }
         atomic_store(&t->waiting, false);
     }
-    if (capture_all(t, worker, &err) != RC_OK) return capture_failed(t, &err);
+    if (capture_asked(t, worker, &err) != RC_OK) return capture_failed(t, &err);
+    if (t->capture_fails.count > 0) waits_note(&t->waits, NULL, NULL);
     note_success(&t->capture_fails, t, "capture");
     return rest(t, os_mono_ms());
+}
+
+/* Asleep, and it has not rung: whoever asks need not wake it. */
+static bool nothing_new(struct task *t)
+{
+    if (!t->asleep || atomic_load(&t->rung) || !atomic_load(&t->placed)) return false;
+    atomic_store(&t->checkpointed, atomic_load(&t->checkpoints));
+    answer_waits(t, waits_wanted(&t->waits));
+    return true;
+}
+
+static enum rc capture_asked(struct task *t, struct batch_scratch *s, struct err *err)
+{
+    uint64_t ticket = waits_wanted(&t->waits); /* before the WAL is looked at */
+    unsigned checkpoints = atomic_load(&t->checkpoints);
+    t->force = checkpoints != atomic_load(&t->checkpointed);
+    atomic_store(&t->capturing, 1);
+    enum rc rc = capture_all(t, s, err);
+    atomic_store(&t->capturing, 0);
+    if (rc == RC_OK) atomic_store(&t->checkpointed, checkpoints);
+    /* No database: nothing was ever committed to it. */
+    if (rc == RC_OK || rc == RC_NOT_FOUND) answer_waits(t, ticket);
+    return rc;
+}
+
+static void answer_waits(struct task *t, uint64_t ticket)
+{
+    if (!atomic_load(&t->placed)) return; /* what is staged may get another TXID */
+    waits_captured(&t->waits, ticket, atomic_load(&t->staged));
+    waits_stored(&t->waits, atomic_load(&t->uploaded));
+}
+
+static int64_t run_waits(struct sched_job *job, void *worker)
+{
+    struct task *t = (struct task *)((char *)job - offsetof(struct task, waits_job));
+    (void)worker;
+    int64_t next_ms = waits_expire(&t->waits, os_mono_ms());
+    return next_ms == INT64_MAX ? SCHED_NEVER : next_ms;
 }
 
 /* Sync until the WAL's end, then checkpoint if it is time. */
@@ -262,7 +387,7 @@ static enum rc capture_all(struct task *t, struct batch_scratch *s, struct err *
     if (t->absent) drop_watches(t); /* the folder's; now there are better ones */
     t->absent = false;
     int64_t every = t->db->checkpoint_interval_ms;
-    bool force = every > 0 && now - t->checkpoint_ms >= every;
+    bool force = t->force || (every > 0 && now - t->checkpoint_ms >= every);
     if (force) t->checkpoint_ms = now;
     TRY(capture_checkpoint(t->cap, s, force, &res, err));
     return note_staged(t, &res, err);
@@ -286,6 +411,7 @@ static enum rc note_staged(struct task *t, const struct capture_result *res, str
         atomic_store(&t->placed, false);
         atomic_store(&t->looked, false);
         t->asked = false;
+        waits_forget(&t->waits);
         atomic_store(&t->staged, res->txid);
         return err_set(err, RC_BUSY,
                        "the local state was started anew; looking for the place in "
@@ -300,7 +426,7 @@ static enum rc note_staged(struct task *t, const struct capture_result *res, str
     } else if (!res->snapshot) {
         return RC_OK;
     }
-    if (t->pooled) wake(t->pools.upload, &t->upload_job, os_mono_ms());
+    if (t->pooled) wake(t, t->pools.upload, &t->upload_job, os_mono_ms());
     return RC_OK;
 }
 
@@ -314,6 +440,7 @@ static int64_t capture_failed(struct task *t, const struct err *err)
         drop_watches(t); /* they are on files that nobody finds any more */
         return os_mono_ms() + t->poll_ms;
     }
+    waits_note(&t->waits, "the log cannot be written", err);
     return note_failure(&t->capture_fails, t, "capture", err);
 }
 
@@ -352,7 +479,7 @@ static int64_t rest(struct task *t, int64_t now)
     if (now < t->cut_ms + t->sleep_after_ms) return t->cut_ms + t->sleep_after_ms;
     if (capture_sleep(t->cap, SLEEP_PAGES_MAX, &t->asleep, &err) != RC_OK)
         log_debug("cannot rest", "db", t->db->path, "error", err.text);
-    if (t->asleep) wake(t->pools.capture, t->pools.trim, now + TRIM_AFTER_MS);
+    if (t->asleep) wake(t, t->pools.capture, t->pools.trim, now + TRIM_AFTER_MS);
     return SCHED_NEVER;
 }
 
@@ -393,7 +520,7 @@ static void ask_for_place(struct task *t)
 {
     if (t->asked) return;
     t->asked = true;
-    wake(t->pools.upload, &t->upload_job, os_mono_ms());
+    wake(t, t->pools.upload, &t->upload_job, os_mono_ms());
 }
 
 static enum rc take_place(struct task *t, struct err *err)
@@ -430,7 +557,7 @@ static enum rc take_place(struct task *t, struct err *err)
     atomic_store(&t->uploaded, remote);
     atomic_store(&t->placed, true);
     announce(t);
-    if (t->pooled && local > remote) wake(t->pools.upload, &t->upload_job, os_mono_ms());
+    if (t->pooled && local > remote) wake(t, t->pools.upload, &t->upload_job, os_mono_ms());
     return RC_OK;
 }
 
@@ -439,8 +566,8 @@ static void announce(struct task *t)
 {
     if (t->announced) return;
     t->announced = true;
-    log_info("replicating", "db", t->db->path, "type", store_type(t->store), "to",
-             store_name(t->store));
+    log_write(t->pools.quiet ? LOG_DEBUG : LOG_INFO, "replicating", "db", t->db->path, "type",
+              store_type(t->store), "to", store_name(t->store), NULL);
     if (!store_can(t->store, STORE_CAP_CREATE))
         log_warn("this store cannot refuse a second writer: see to it that nothing else replicates "
                  "to the same place",
@@ -536,13 +663,14 @@ static int64_t run_upload(struct sched_job *job, void *worker)
                 return note_store_failure(&t->look_fails, t, what, &err);
             note_store_success(&t->look_fails, t, what);
         }
-        wake(t->pools.capture, &t->capture_job, os_mono_ms());
+        wake(t, t->pools.capture, &t->capture_job, os_mono_ms());
         return SCHED_NEVER;
     }
     if (upload_all(t, &c, &err) != RC_OK)
         return note_store_failure(&t->upload_fails, t, "upload", &err);
     note_store_success(&t->upload_fails, t, "upload");
-    if (atomic_exchange(&t->waiting, false)) wake(t->pools.capture, &t->capture_job, os_mono_ms());
+    if (atomic_exchange(&t->waiting, false))
+        wake(t, t->pools.capture, &t->capture_job, os_mono_ms());
     return SCHED_NEVER;
 }
 
@@ -554,6 +682,7 @@ static enum rc upload_all(struct task *t, const struct call *c, struct err *err)
         if (atomic_load(&t->snapshot)) TRY(upload_snapshot(t, c, err));
         TRY(upload_batch(t, c, txid, err));
         atomic_store(&t->uploaded, txid);
+        waits_stored(&t->waits, txid);
     }
     if (atomic_load(&t->snapshot)) TRY(upload_snapshot(t, c, err));
     return state_drop_staged(capture_state(t->cap), atomic_load(&t->uploaded), err);
@@ -616,9 +745,10 @@ static enum rc upload_snapshot(struct task *t, const struct call *c, struct err 
 
 /* ---- failures ---- */
 
-static void wake(struct sched *s, struct sched_job *job, int64_t due_ms)
+static void wake(struct task *t, struct sched *s, struct sched_job *job, int64_t due_ms)
 {
     struct err err;
+    if (atomic_load(&t->ending)) return;
     if (sched_wake(s, job, due_ms, &err) != RC_OK) log_error(err.text);
 }
 
@@ -664,8 +794,11 @@ static int64_t note_store_failure(struct failures *f, struct task *t, const char
     /* Hurried by the shutdown: its last attempt says what is missing. */
     if (t->pools.cancel != NULL && atomic_load(t->pools.cancel)) return SCHED_NEVER;
     bool away = rc_retryable(err->rc) || err->rc == RC_CANCELED; /* the deadline */
+    waits_note(&t->waits, away ? "the store does not answer" : "the store refuses", err);
+    atomic_store(&t->failing, true);
     if (!away) return note_failure(f, t, what, err);
     int64_t now = os_mono_ms(), again = count_failure(f, err, now);
+    if (again > now + WAITED_FOR_MS && waits_any(&t->waits)) again = now + WAITED_FOR_MS;
     thr_lock(&o->lock);
     if (o->db_count == 0) o->most = o->count = 0, o->since_ms = now;
     if (!f->shared) o->db_count++, o->most++;
@@ -684,6 +817,10 @@ static void note_store_success(struct failures *f, struct task *t, const char *w
 {
     struct task_outage *o = t->outage;
     char count[24], dbs[24], elapsed[32];
+    if (f->count > 0) {
+        waits_note(&t->waits, NULL, NULL);
+        atomic_store(&t->failing, false);
+    }
     if (!f->shared) return note_success(f, t, what);
     thr_lock(&o->lock);
     bool last = --o->db_count == 0;

@@ -20,6 +20,8 @@
 #include "node/config.h"
 #include "base/sched.h"
 
+struct tenant_wait; /* server/tenant.h */
+
 /* A store that is away fails for all its databases at once: that is one story in the log. Begins as
  * TASK_OUTAGE_INIT. */
 struct task_outage {
@@ -40,6 +42,7 @@ struct task_pools {
     struct sched_job *trim; /* gives memory back after databases went to sleep; by capture's pool */
     const atomic_bool *cancel; /* true: give up calls to the store; NULL: never */
     int64_t sleep_after_ms;    /* idle so long: let go of a small database; 0: 10 s */
+    bool quiet;                /* that it replicates is logged at debug level */
 };
 struct task;
 
@@ -60,6 +63,27 @@ void task_counts(const struct task *t, struct task_counts *ret); /* any thread *
 MUST_CHECK enum rc task_start(struct task *t, struct err *err);
 /* The bell rang for this task (owner). */
 void task_ring(void *owner);
+
+/* For whoever has the database open in this process. After a commit; a burst of them costs one
+ * atomic operation each. */
+void task_committed(struct task *t);
+/* Tell w when everything that was committed before is in the store; captured at once, whatever the
+ * interval. Its deadline passed: RC_CANCELED with the last failure of the store. */
+void task_wait(struct task *t, struct tenant_wait *w);
+/* An upper bound: every commit until now will be in the state of this TXID, if it is not in an
+ * earlier one. 0: the place in the log is not known yet. */
+uint64_t task_index(struct task *t);
+struct task_place {
+    uint64_t staged, uploaded; /* newest TXID captured here, newest in the store */
+    bool known;                /* the place in the log is; else uploaded is 0 */
+};
+void task_place(struct task *t, struct task_place *ret);
+/* Copy what is in the WAL into the database, as far as readers permit; waits for it. Fails: RC_BUSY
+ * it could not be done within timeout_ms. */
+MUST_CHECK enum rc task_checkpoint(struct task *t, int64_t timeout_ms, struct err *err);
+/* End its jobs, while the pools go on for others: then it can be freed. Who waits is told
+ * RC_CANCELED. Not from inside of a job; nobody else may use it any more. */
+void task_stop(struct task *t);
 
 /* Everything once, in the caller's thread: find the place in the log, capture, upload. For `-once`
  * and for the shutdown (with the pools stopped). Fails: whatever kept the store from having all. */

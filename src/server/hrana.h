@@ -16,7 +16,7 @@
 #ifndef SERVER_HRANA_H
 #define SERVER_HRANA_H
 #include "base/buf.h"
-#include "sql/sql.h"
+#include "sql/conn.h"
 
 #define HRANA_REQUESTS_MAX 1024
 #define HRANA_STEPS_MAX    65536
@@ -157,6 +157,10 @@ MUST_CHECK enum rc hrana_encoder_new(bool proto, enum hrana_frame frame, enum hr
                                      struct buf *out, struct hrana_encoder **ret_e,
                                      struct err *err);
 void hrana_encoder_free(struct hrana_encoder *e);
+/* Remember this place, between two results or two steps; rewind: what was written since never was.
+ * Valid as long as nobody takes bytes from `out`. */
+void hrana_put_mark(struct hrana_encoder *e);
+void hrana_put_rewind(struct hrana_encoder *e);
 MUST_CHECK enum rc hrana_put_begin(struct hrana_encoder *e, const char *baton, const char *base_url,
                                    struct err *err);
 /* A pipeline's baton is written by its end, because only then is it known whether the stream has
@@ -176,6 +180,8 @@ MUST_CHECK enum rc hrana_put_done(struct hrana_encoder *e, const struct sql_done
                                   uint64_t replication_index, struct err *err);
 MUST_CHECK enum rc hrana_put_batch_begin(struct hrana_encoder *e, struct err *err);
 MUST_CHECK enum rc hrana_put_batch_end(struct hrana_encoder *e, struct err *err);
+/* The batch at hand was committed by a transaction of this index, known after its steps. */
+void hrana_put_batch_index(struct hrana_encoder *e, uint64_t replication_index);
 MUST_CHECK enum rc hrana_put_step_begin(struct hrana_encoder *e, uint32_t step, struct err *err);
 MUST_CHECK enum rc hrana_put_step_end(struct hrana_encoder *e, struct err *err);
 MUST_CHECK enum rc hrana_put_step_error(struct hrana_encoder *e, uint32_t step,
@@ -190,12 +196,7 @@ MUST_CHECK enum rc hrana_put_entries(struct hrana_encoder *e, const void *data, 
                                      uint32_t count_max, size_t *ret_used, struct err *err);
 MUST_CHECK enum rc hrana_put_fetched(struct hrana_encoder *e, bool done, struct err *err);
 MUST_CHECK enum rc hrana_put_autocommit(struct hrana_encoder *e, bool autocommit, struct err *err);
-struct hrana_param {
-    const char *name; /* NULL: anonymous */
-};
-MUST_CHECK enum rc hrana_put_describe(struct hrana_encoder *e, const struct hrana_param *params,
-                                      size_t param_count, const struct sql_col *cols,
-                                      size_t col_count, bool is_explain, bool is_readonly,
+MUST_CHECK enum rc hrana_put_describe(struct hrana_encoder *e, const struct sql_description *d,
                                       struct err *err);
 /* WebSocket: hello_ok, or with an error hello_error. */
 MUST_CHECK enum rc hrana_put_hello(struct hrana_encoder *e, const struct sql_error *error,

@@ -59,14 +59,12 @@ struct hrana_encoder {
     bool begun, in_result, in_batch, in_step, has_cols, has_done;
     size_t open[8]; /* protobuf: messages at hand, where they begin */
     size_t open_count, step_open;
-};
-
-struct hrana_description {
-    const struct hrana_param *params;
-    size_t param_count;
-    const struct sql_col *cols;
-    size_t col_count;
-    bool is_explain, is_readonly;
+    struct { /* of hrana_put_mark */
+        size_t out, errors, count, row_count, open_count;
+        uint32_t step;
+        uint64_t index;
+        bool in_result, in_batch;
+    } mark;
 };
 
 /* One encoding. The order of calls has been checked; has_cols: cols are written already. */
@@ -95,8 +93,7 @@ struct hrana_put_ops {
                      struct err *err);
     enum rc (*fetched)(struct hrana_encoder *e, bool done, struct err *err);
     enum rc (*autocommit)(struct hrana_encoder *e, bool autocommit, struct err *err);
-    enum rc (*describe)(struct hrana_encoder *e, const struct hrana_description *d,
-                        struct err *err);
+    enum rc (*describe)(struct hrana_encoder *e, const struct sql_description *d, struct err *err);
     enum rc (*hello)(struct hrana_encoder *e, const struct sql_error *error, struct err *err);
 };
 extern const struct hrana_put_ops hrana_put_json, hrana_put_proto;

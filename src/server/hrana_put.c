@@ -58,6 +58,35 @@ void hrana_put_baton(struct hrana_encoder *e, const char *baton, const char *bas
     e->base_url = base_url;
 }
 
+void hrana_put_mark(struct hrana_encoder *e)
+{
+    ASSERT(!e->in_step && (!e->in_result || e->in_batch));
+    e->mark.out = e->out->size;
+    e->mark.errors = e->errors.size;
+    e->mark.count = e->count;
+    e->mark.row_count = e->row_count;
+    e->mark.open_count = e->open_count;
+    e->mark.step = e->step;
+    e->mark.index = e->index;
+    e->mark.in_result = e->in_result;
+    e->mark.in_batch = e->in_batch;
+}
+
+void hrana_put_rewind(struct hrana_encoder *e)
+{
+    ASSERT(e->out->size >= e->mark.out);
+    e->out->size = e->mark.out;
+    if (e->errors.size > e->mark.errors) e->errors.size = e->mark.errors;
+    e->count = e->mark.count;
+    e->row_count = e->mark.row_count;
+    e->open_count = e->mark.open_count;
+    e->step = e->mark.step;
+    e->index = e->mark.index;
+    e->in_result = e->mark.in_result;
+    e->in_batch = e->mark.in_batch;
+    e->in_step = e->has_cols = e->has_done = false;
+}
+
 enum rc hrana_put_end(struct hrana_encoder *e, struct err *err)
 {
     ASSERT(e->begun && !e->in_result && !e->in_step);
@@ -163,6 +192,11 @@ enum rc hrana_put_batch_end(struct hrana_encoder *e, struct err *err)
     return RC_OK;
 }
 
+void hrana_put_batch_index(struct hrana_encoder *e, uint64_t replication_index)
+{
+    if (replication_index > e->index) e->index = replication_index;
+}
+
 enum rc hrana_put_step_begin(struct hrana_encoder *e, uint32_t step, struct err *err)
 {
     ASSERT(!e->in_step && (in_cursor(e) || (e->in_batch && step == e->step)));
@@ -249,18 +283,11 @@ enum rc hrana_put_autocommit(struct hrana_encoder *e, bool autocommit, struct er
     return e->ops->autocommit(e, autocommit, err);
 }
 
-enum rc hrana_put_describe(struct hrana_encoder *e, const struct hrana_param *params,
-                           size_t param_count, const struct sql_col *cols, size_t col_count,
-                           bool is_explain, bool is_readonly, struct err *err)
+enum rc hrana_put_describe(struct hrana_encoder *e, const struct sql_description *d,
+                           struct err *err)
 {
     ASSERT(e->in_result && e->type == HRANA_DESCRIBE);
-    struct hrana_description d = {.params = params,
-                                  .param_count = param_count,
-                                  .cols = cols,
-                                  .col_count = col_count,
-                                  .is_explain = is_explain,
-                                  .is_readonly = is_readonly};
-    return e->ops->describe(e, &d, err);
+    return e->ops->describe(e, d, err);
 }
 
 enum rc hrana_put_hello(struct hrana_encoder *e, const struct sql_error *error, struct err *err)

@@ -38,8 +38,7 @@ static enum rc entry(struct hrana_encoder *e, const uint8_t *data, size_t size, 
                      struct err *err);
 static enum rc fetched(struct hrana_encoder *e, bool is_done, struct err *err);
 static enum rc autocommit(struct hrana_encoder *e, bool on, struct err *err);
-static enum rc describe(struct hrana_encoder *e, const struct hrana_description *d,
-                        struct err *err);
+static enum rc describe(struct hrana_encoder *e, const struct sql_description *d, struct err *err);
 static enum rc hello(struct hrana_encoder *e, const struct sql_error *error, struct err *err);
 static enum rc put_baton(struct hrana_encoder *e, struct err *err);
 static enum rc put_cols(struct buf *b, const struct sql_col *list, size_t count, bool decltypes,
@@ -323,7 +322,7 @@ static enum rc autocommit(struct hrana_encoder *e, bool on, struct err *err)
     return put_bool(e->out, on, err);
 }
 
-static enum rc describe(struct hrana_encoder *e, const struct hrana_description *d, struct err *err)
+static enum rc describe(struct hrana_encoder *e, const struct sql_description *d, struct err *err)
 {
     struct buf *b = e->out;
     TRY(LIT(b, "{\"params\":[", err));

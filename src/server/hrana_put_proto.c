@@ -42,8 +42,7 @@ static enum rc entry(struct hrana_encoder *e, const uint8_t *data, size_t size, 
                      struct err *err);
 static enum rc fetched(struct hrana_encoder *e, bool is_done, struct err *err);
 static enum rc autocommit(struct hrana_encoder *e, bool on, struct err *err);
-static enum rc describe(struct hrana_encoder *e, const struct hrana_description *d,
-                        struct err *err);
+static enum rc describe(struct hrana_encoder *e, const struct sql_description *d, struct err *err);
 static enum rc hello(struct hrana_encoder *e, const struct sql_error *error, struct err *err);
 static enum rc open_msg(struct hrana_encoder *e, uint32_t number, struct err *err);
 static void close_msg(struct hrana_encoder *e);
@@ -289,7 +288,7 @@ static enum rc autocommit(struct hrana_encoder *e, bool on, struct err *err)
     return put_field(e->out, VARINT(1), on, err);
 }
 
-static enum rc describe(struct hrana_encoder *e, const struct hrana_description *d, struct err *err)
+static enum rc describe(struct hrana_encoder *e, const struct sql_description *d, struct err *err)
 {
     struct buf *b = e->out;
     for (size_t i = 0; i < d->param_count; i++) {

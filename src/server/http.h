@@ -7,7 +7,8 @@
  *
  * A handler runs on the thread of its connection and of hundreds of others: it answers at once or
  * gives the work away. Every request is answered exactly once: http_reply, or http_stream_begin
- * ... http_stream_end, or http_upgrade. Until then its head and body stay valid.
+ * ... http_stream_end, or http_upgrade. Until then its body stays valid, and until http_reply,
+ * http_stream_begin or http_upgrade its head does, too.
  *
  * Done here for everybody: limits on heads, bodies and connections, timeouts for slow clients,
  * CORS, compression of large answers, HEAD, 100-continue, chunked bodies, TLS with reload.
@@ -27,28 +28,34 @@ struct http_opts {
                            "unix:/path"; ignored with listen_fd */
     int listen_fd;      /* a listening socket that somebody else has made; -1: none */
     unsigned threads;   /* 0: one a CPU */
-    size_t head_max;    /* bytes of a request's head; 0: 32 KiB -> 431 */
-    size_t body_max;    /* 0: 64 MiB -> 413 */
-    size_t body_sum_max; /* of all bodies held at once; 0: 512 MiB -> 503 */
-    unsigned conn_max;  /* connections; 0: 10000 */
+    size_t head_max; /* bytes of a request's head; 0: 32 KiB -> 431. Every connection has this and
+                        half of it, at least 8 KiB more, as its buffer */
+    size_t body_max; /* 0: 64 MiB -> 413 */
+    size_t body_sum_max;      /* of all bodies held at once; 0: 512 MiB -> 503 */
+    unsigned conn_max;        /* connections; 0: 10000; more wait until one is closed */
     unsigned conn_max_per_ip; /* 0: no limit */
-    int64_t idle_ms;    /* between requests, and between two bytes of one; 0: 60 s */
+    int64_t idle_ms;    /* between requests, and between two bytes of one; in whole seconds, rounded
+                           up; 0: 60 s */
     int64_t receive_ms; /* for a whole request, from its first byte: slow clients; 0: 60 s; a body
                            may take longer while it comes faster than 16 KiB/s */
     const char *tls_cert, *tls_key; /* files, PEM; NULL: plain */
-    bool cors;          /* answer OPTIONS and add Access-Control-* for any origin */
+    bool cors;                      /* answer OPTIONS and add Access-Control-* for any origin */
     void (*handle)(void *ctx, struct http_req *req);
     void *ctx;
 };
-/* Fails: RC_INVALID the address, the certificate; RC_DENIED, RC_BUSY the port is taken; RC_NO_MEM */
+/* Fails: RC_INVALID the address, the certificate; RC_DENIED, RC_BUSY the port is taken; RC_NO_MEM
+ */
 MUST_CHECK enum rc http_server_start(const struct http_opts *opts, struct http_server **ret_s,
                                      struct err *err);
 /* Stop accepting; requests that came go on. */
 void http_server_quiesce(struct http_server *s);
 size_t http_server_active(const struct http_server *s); /* requests handled and not yet answered */
-/* Every request must have been answered. NULL is fine. */
+/* Turn http_gone true for every request that is not answered, and for those to come; waits until
+ * all are answered and sent (up to 2 s for the sending) and, with TLS, all upgraded sockets closed.
+ * NULL is fine. */
 void http_server_stop(struct http_server *s);
-void http_server_address(const struct http_server *s, char *out, size_t size); /* "127.0.0.1:8080" */
+void http_server_address(const struct http_server *s, char *out,
+                         size_t size); /* "127.0.0.1:8080" */
 /* Read certificate and key again, for new connections. Fails: RC_INVALID and the old ones stay. */
 MUST_CHECK enum rc http_server_reload_tls(struct http_server *s, struct err *err);
 
@@ -75,9 +82,9 @@ MUST_CHECK enum rc http_add_header(struct http_req *r, const char *name, const c
 void http_reply(struct http_req *r, unsigned status, const char *type, struct buf *body);
 /* The same with a constant text. */
 void http_reply_text(struct http_req *r, unsigned status, const char *type, const char *text);
-/* An answer in pieces, by a thread that may block: write waits while the client has more than
- * 256 KiB to take. Fails: RC_CANCELED the client has gone (end must be called all the same);
- * RC_NO_MEM. flush: send what there is, now. */
+/* An answer in pieces, by a thread that may block (for a HEAD request the pieces are dropped):
+ * write waits while the client has more than 256 KiB to take. Fails: RC_CANCELED the client has
+ * gone (end must be called all the same); RC_NO_MEM. flush: send what there is, now. */
 MUST_CHECK enum rc http_stream_begin(struct http_req *r, unsigned status, const char *type,
                                      struct err *err);
 MUST_CHECK enum rc http_stream_write(struct http_req *r, const void *data, size_t size, bool flush,
@@ -85,8 +92,11 @@ MUST_CHECK enum rc http_stream_write(struct http_req *r, const void *data, size_
 /* whole false: break the connection, so that the client knows that something is missing. */
 void http_stream_end(struct http_req *r, bool whole);
 /* 101. fn gets the socket (non-blocking; with TLS a socket that is en- and decrypted by us) and
- * bytes that came already, and keeps it until http_upgrade_close. Called on a thread of the server.
- * The request is over when fn returns. */
+ * bytes that came already, and keeps it until http_upgrade_close. Called on a thread of the server;
+ * not called when the client has gone before, only the fini of http_set_data is. The request is
+ * over when fn returns. "Upgrade: websocket" is added when no Upgrade was. Without TLS the socket
+ * no longer belongs to the server: it does not count as a connection and survives http_server_stop.
+ */
 struct http_upgraded;
 typedef void http_upgrade_fn(void *ctx, struct http_upgraded *u, int fd, const void *extra,
                              size_t extra_size);

@@ -76,7 +76,6 @@ static void fill_done(struct sql_conn *c, const struct kept *k, uint64_t rows, i
 static enum rc check_script_end(struct sql_conn *c, const char *sql, size_t size,
                                 struct sql_error *sql_err, struct err *err);
 static enum rc timed_out(struct sql_error *sql_err, struct err *err);
-static uint64_t hash_of(const char *sql, size_t size);
 static int on_progress(void *ctx);
 static int on_busy(void *ctx, int tries);
 static int on_commit(void *ctx);
@@ -136,6 +135,7 @@ enum rc sql_conn_reset(struct sql_conn *c, struct err *err)
 {
     sql_conn_rollback(c);
     c->call = NULL;
+    c->left_open = false;
     if (c->tainted) {
         sqlite3 *db;
         if (open_db(c, &db, err) != RC_OK) return err_wrap(err, "open database '%s'", c->path);
@@ -213,6 +213,9 @@ enum rc sql_conn_script(struct sql_conn *c, const struct call *call,
         if (rc == RC_OK && k.stmt != NULL) rc = execute(c, &k, &r);
         drop(&k);
         if (rc != RC_OK && sql_err->offset >= 0) sql_err->offset += (int)at;
+        /* A short statement never gets to the progress handler. */
+        if (rc == RC_OK && (atomic_load(&c->revoked) || call_check(call, err) != RC_OK))
+            rc = conn_fail(c, SQLITE_INTERRUPT, -1, sql_err, err);
         at += used;
     }
     if (rc != RC_OK && sql_err->code[0] == '\0')
@@ -359,6 +362,14 @@ bool conn_violates(struct sql_conn *c)
     return now > 0;
 }
 
+bool sql_conn_violates(struct sql_conn *c)
+{
+    thr_lock(&c->lock);
+    bool violates = conn_violates(c);
+    thr_unlock(&c->lock);
+    return violates;
+}
+
 void conn_busy_ms(struct sql_conn *c, int64_t ms)
 {
     c->busy_ms = ms > 0 ? ms : c->opts.busy_ms > 0 ? c->opts.busy_ms : BUSY_MS;
@@ -374,6 +385,14 @@ void conn_revoke(struct sql_conn *c)
 void conn_restore(struct sql_conn *c)
 {
     atomic_store(&c->revoked, false);
+}
+
+bool conn_writes(struct sql_conn *c)
+{
+    thr_lock(&c->lock);
+    bool yes = sqlite3_txn_state(c->db, "main") == SQLITE_TXN_WRITE;
+    thr_unlock(&c->lock);
+    return yes;
 }
 
 void conn_rollback(struct sql_conn *c)
@@ -392,6 +411,20 @@ void conn_rollback(struct sql_conn *c)
 uint64_t conn_commits(const struct sql_conn *c)
 {
     return c->commits;
+}
+
+uint64_t conn_hash(const char *sql, size_t size)
+{
+    uint64_t hash = size * UINT64_C(0x9e3779b97f4a7c15), word;
+    for (; size >= 8; size -= 8, sql += 8) {
+        memcpy(&word, sql, 8);
+        hash = (hash ^ word) * UINT64_C(0xd6e8feb86659fd93);
+        hash ^= hash >> 32;
+    }
+    for (word = 0; size > 0; size--)
+        word = word << 8 | (uint8_t)sql[size - 1];
+    hash = (hash ^ word) * UINT64_C(0xd6e8feb86659fd93);
+    return hash ^ hash >> 32;
 }
 
 enum rc conn_do(struct sql_conn *c, enum conn_own which, struct sql_error *sql_err, struct err *err)
@@ -577,13 +610,14 @@ static void leave(struct sql_conn *c)
 {
     c->running = c->interruptible = false;
     c->call = NULL;
+    c->left_open = sqlite3_get_autocommit(c->db) == 0;
     thr_unlock(&c->lock);
 }
 
 static enum rc find(struct sql_conn *c, const char *sql, size_t size, struct kept **ret_k,
                     struct sql_error *sql_err, struct err *err)
 {
-    uint64_t hash = hash_of(sql, size);
+    uint64_t hash = conn_hash(sql, size);
     drop(&c->spare);
     for (unsigned i = 0; i < c->kept_count; i++) {
         struct kept *k = &c->kept[i];
@@ -712,10 +746,11 @@ static enum rc may_run(struct sql_conn *c, const struct kept *k, const struct sq
         return conn_fail_own(sql_err, err, RC_INVALID, "BLOCKED",
                              "Operation was blocked: not inside of another transaction");
     }
-    bool reads = c->opts.read_only || c->read_only_tx || (limits != NULL && limits->read_only);
-    if (reads && (vacuum || !sqlite3_stmt_readonly(k->stmt))) {
+    bool reads = c->opts.read_only || c->read_only_tx, asked = limits != NULL && limits->read_only;
+    if ((reads || asked) && (vacuum || !sqlite3_stmt_readonly(k->stmt))) {
         sql_error_set(sql_err, SQLITE_READONLY, -1, "attempt to write a readonly database");
-        return err_set(err, RC_INVALID, "a statement that writes, where only reads are allowed");
+        return err_set(err, reads ? RC_INVALID : RC_DENIED,
+                       "a statement that writes, where only reads are allowed");
     }
     struct guard *g = &c->guard;
     if (vacuum && g->policy != NULL &&
@@ -864,25 +899,12 @@ static enum rc timed_out(struct sql_error *sql_err, struct err *err)
     return conn_fail_own(sql_err, err, RC_INVALID, "TRANSACTION_TIMEOUT", "Transaction timed out");
 }
 
-static uint64_t hash_of(const char *sql, size_t size)
-{
-    uint64_t hash = size * UINT64_C(0x9e3779b97f4a7c15), word;
-    for (; size >= 8; size -= 8, sql += 8) {
-        memcpy(&word, sql, 8);
-        hash = (hash ^ word) * UINT64_C(0xd6e8feb86659fd93);
-        hash ^= hash >> 32;
-    }
-    for (word = 0; size > 0; size--)
-        word = word << 8 | (uint8_t)sql[size - 1];
-    hash = (hash ^ word) * UINT64_C(0xd6e8feb86659fd93);
-    return hash ^ hash >> 32;
-}
-
 static int on_progress(void *ctx)
 {
     struct sql_conn *c = ctx;
     struct err ignored;
-    return c->call != NULL && (atomic_load(&c->revoked) || call_check(c->call, &ignored) != RC_OK);
+    if (c->interruptible && atomic_load(&c->revoked)) return 1;
+    return c->call != NULL && call_check(c->call, &ignored) != RC_OK;
 }
 
 /* Locks of other processes, and of a reader that recovers the WAL: wait in small steps. */

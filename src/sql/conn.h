@@ -58,10 +58,12 @@ bool sql_conn_foreign_keys_on(const struct sql_conn *c);
 struct sql_limits {    /* of one call; zero: none */
     uint64_t row_max;  /* rows given to the sink */
     uint64_t byte_max; /* of values given to the sink */
-    bool read_only;    /* refuse to run a statement that would write */
+    bool read_only;    /* a statement that would write is not run but fails with RC_DENIED */
 };
 /* Run one statement. call: deadline and cancellation, looked at every few thousand VM steps.
- * RC_OK: *done is filled. RC_INVALID: the client's failure, in *sql_err, and the connection goes on
+ * RC_OK: *done is filled. RC_DENIED: nothing was done, only limits->read_only stands against it (a
+ * connection or transaction that may only read: RC_INVALID).
+ * RC_INVALID: the client's failure, in *sql_err, and the connection goes on
  * (a transaction may have ended: sql_conn_autocommit). Other codes: trouble on our side, in err:
  * RC_BUSY, RC_CANCELED (deadline too), RC_TOO_BIG (a limit), RC_NO_SPACE, RC_CORRUPT, RC_IO,
  * RC_NO_MEM, the sink's own; sql_err is filled for those as well, for the client. */
@@ -71,7 +73,7 @@ MUST_CHECK enum rc sql_conn_run(struct sql_conn *c, const struct call *call,
                                 struct sql_error *sql_err, struct err *err);
 /* A script: statements one after another until the first failure, rows dropped; what ran stays.
  * A script that does not end in a complete statement is refused before anything runs. Of the limits
- * only read_only counts. */
+ * only read_only counts; RC_DENIED may come from any of the statements. */
 MUST_CHECK enum rc sql_conn_script(struct sql_conn *c, const struct call *call,
                                    const struct sql_limits *limits, const char *sql, size_t size,
                                    struct sql_error *sql_err, struct err *err);
@@ -110,6 +112,8 @@ void sql_conn_rollback(struct sql_conn *c); /* none open is fine */
 MUST_CHECK enum rc sql_conn_savepoint(struct sql_conn *c, struct err *err);
 /* keep false: undo what was done since. Fails: RC_INVALID the transaction has ended meanwhile. */
 MUST_CHECK enum rc sql_conn_release(struct sql_conn *c, bool keep, struct err *err);
+/* Would COMMIT fail now over deferred foreign keys? */
+bool sql_conn_violates(struct sql_conn *c);
 /* PASSIVE; *ret_pages: frames left in the WAL. */
 MUST_CHECK enum rc sql_conn_checkpoint(struct sql_conn *c, uint32_t *ret_pages, struct err *err);
 void sql_conn_interrupt(struct sql_conn *c);

@@ -87,10 +87,10 @@ struct sql_conn {
     bool deferred;      /* PRAGMA defer_foreign_keys was used */
     bool guest;         /* in a transaction of several writes: nothing that concerns the others */
     bool alone;         /* refused only because of guest */
+    bool left_open;     /* when the last call returned, a transaction was open */
     bool lost;          /* a guest tried to go on after its transaction was gone */
     bool committing;    /* the commit hook has come, its statement has not ended */
     uint64_t commits;   /* transactions that wrote and were committed */
-    uint64_t commit_number; /* the writer's */
     int64_t unit_changes, unit_total;
     bool unit_changed;
 };
@@ -100,6 +100,10 @@ enum conn_dialect conn_dialect_of(const char *sql, size_t size, size_t *ret_size
 bool conn_is_blank(const char *sql, size_t size);
 /* Where the text after the last ';' begins. */
 size_t conn_last_piece(const char *sql, size_t size);
+/* The first statement, if it ends a transaction; *ret_size: its bytes, with its ';'. */
+enum conn_end { CONN_END_NONE, CONN_END_COMMIT, CONN_END_ROLLBACK };
+enum conn_end conn_end_of(const char *sql, size_t size, size_t *ret_size);
+uint64_t conn_hash(const char *sql, size_t size);
 
 int conn_guard_authorize(void *guard, int action, const char *a, const char *b, const char *db,
                          const char *trigger);
@@ -135,5 +139,7 @@ void conn_busy_ms(struct sql_conn *c, int64_t ms); /* 0: as opened */
 /* Stop what runs, roll back, and let all further calls fail until conn_restore. */
 void conn_revoke(struct sql_conn *c);
 void conn_restore(struct sql_conn *c);
+/* Its transaction has the database's write lock. */
+bool conn_writes(struct sql_conn *c);
 uint64_t conn_commits(const struct sql_conn *c);
 #endif

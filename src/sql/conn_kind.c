@@ -72,6 +72,27 @@ enum conn_dialect conn_dialect_of(const char *sql, size_t size, size_t *ret_size
     return found;
 }
 
+enum conn_end conn_end_of(const char *sql, size_t size, size_t *ret_size)
+{
+    struct scan s = {sql, sql + size};
+    struct token t = next(&s);
+    while (t.type == TOKEN_OTHER && t.text[0] == ';')
+        t = next(&s);
+    enum conn_end found = CONN_END_NONE;
+    if (is(&t, "COMMIT") || is(&t, "END")) found = CONN_END_COMMIT;
+    if (is(&t, "ROLLBACK")) found = CONN_END_ROLLBACK;
+    if (found == CONN_END_NONE) return found;
+    t = next(&s);
+    if (is(&t, "TRANSACTION")) {
+        t = next(&s);
+        /* SQLite takes a name here and ignores it. */
+        if (t.type == TOKEN_WORD && !is(&t, "TO")) t = next(&s);
+    }
+    if (t.type != TOKEN_END && !(t.type == TOKEN_OTHER && t.text[0] == ';')) return CONN_END_NONE;
+    *ret_size = (size_t)(s.at - sql);
+    return found;
+}
+
 bool conn_is_blank(const char *sql, size_t size)
 {
     struct scan s = {sql, sql + size};

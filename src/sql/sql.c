@@ -112,6 +112,11 @@ void sql_error_set(struct sql_error *e, int sqlite_code, int offset, const char 
     snprintf(e->message, sizeof e->message, "%s%.*s%s", front, room, message, tail);
 }
 
+void sql_error_foreign_key(struct sql_error *e)
+{
+    sql_error_set(e, SQLITE_CONSTRAINT_FOREIGNKEY, -1, "FOREIGN KEY constraint failed");
+}
+
 void sql_error_own(struct sql_error *e, const char *code, const char *fmt, ...)
 {
     va_list ap;

@@ -55,4 +55,6 @@ struct sql_error {
 /* Fill in from a SQLite result code. message: sqlite3_errmsg's text. */
 void sql_error_set(struct sql_error *e, int sqlite_code, int offset, const char *message);
 void sql_error_own(struct sql_error *e, const char *code, const char *fmt, ...) FMT(3, 4);
+/* As SQLite has it for deferred foreign keys at COMMIT. */
+void sql_error_foreign_key(struct sql_error *e);
 #endif

@@ -15,14 +15,12 @@
  *   4  Deferred foreign keys are counted by SQLite in the transaction, not in a savepoint. The
  * count is zero before each write (never below, SQLite does not let it), so a write that leaves it
  *      above zero is the one that violates, and fails as its own COMMIT would have.
- *   5  One turn at a time: TURN_FREE -> TURN_GROUP | TURN_HELD -> TURN_FREE. Whoever ends a turn
- *      hands it on (pass_on).
- *
- * An interactive transaction has a connection other than the groups' one, so that a caller whose
- * time is up can keep a connection that only answers TRANSACTION_TIMEOUT while groups go on.
+ *   5  One turn at a time: TURN_FREE -> TURN_GROUP | TURN_HELD -> TURN_FREE, and TURN_HELD ->
+ *      TURN_REVOKING -> TURN_FREE. Whoever ends a turn hands it on (pass_on), and only after the
+ *      connection that had it is rolled back and, if it was revoked, refuses all calls.
  *
  * Locks: w->lock guards everything here but what a turn owns: `main` belongs to TURN_GROUP, the
- * held connection to its caller. No lock is kept while statements run or callbacks are called.
+ * holder's connection to its asker. No lock is kept while statements run or callbacks are called.
  */
 #include "sql/writer.h"
 #include <string.h>
@@ -33,10 +31,10 @@
 #define QUEUE_MAX     4096
 #define HOLD_MS       5000
 #define BUSY_SLICE_MS 20 /* between looks at the deadlines of those who wait */
-#define POLL_MS       20 /* between looks at a waiter's cancel flag */
 #define AGAIN_MAX     4  /* broken transactions of one group before each write gets its own */
 
 enum turn { TURN_FREE, TURN_GROUP, TURN_HELD, TURN_REVOKING };
+enum place { PLACE_NOWHERE, PLACE_WAITS, PLACE_HOLDS, PLACE_REVOKED }; /* of a sql_turn */
 enum verdict {
     VERDICT_NONE,   /* to be run, or to be run again */
     VERDICT_DONE,   /* ran well, waits for the commit */
@@ -45,10 +43,6 @@ enum verdict {
     VERDICT_ALONE,  /* undone; wants a turn of its own */
 };
 
-struct waiter { /* in sql_writer_enter, on its stack */
-    struct waiter *next;
-    bool granted;
-};
 struct sql_writer {
     struct sql_writer_opts opts;
     pthread_mutex_t lock;
@@ -57,12 +51,11 @@ struct sql_writer {
     bool group_was_last;
     struct sql_write *head, **tail;
     size_t waiting;
-    struct waiter *waiters, **waiters_tail;
-    struct sql_conn *main;  /* of groups */
-    struct sql_conn *held;  /* of the interactive transaction that has the turn */
-    struct sql_conn *spare; /* for the next one */
-    int64_t held_until_ms;  /* 0: it is still beginning */
-    uint64_t held_commits;  /* of the connection when it began */
+    struct sql_turn *asked, **asked_tail;
+    struct sql_conn *main; /* of groups */
+    struct sql_turn *held; /* TURN_HELD, TURN_REVOKING */
+    int64_t held_until_ms;
+    int64_t due_ms; /* work will be called then at the latest */
     struct sql_writer_stats stats;
 };
 struct group {
@@ -70,8 +63,20 @@ struct group {
     size_t count;
 };
 
-static bool pass_on(struct sql_writer *w);
-static void wake(struct sql_writer *w, bool needed);
+/* What is to be done after the lock is let go. */
+struct news {
+    bool wake, committed;
+    struct sql_turn *granted;
+};
+/* Turns of this thread whose `granted` is to be called: one that gives the turn back at once would
+ * otherwise call the next from inside of itself, and so on. */
+struct grants {
+    struct sql_turn *head, **tail;
+};
+static _Thread_local struct grants *grants;
+
+static void pass_on(struct sql_writer *w, struct news *n);
+static void tell(struct sql_writer *w, const struct news *n);
 static struct sql_write *pop(struct sql_writer *w);
 static void put_back(struct sql_writer *w, struct group *g, size_t from);
 static void expire_waiting(struct sql_writer *w, struct sql_write **ret_list);
@@ -80,6 +85,7 @@ static void fail_with(struct sql_write *write, enum rc rc, const struct err *err
                       const struct sql_error *sql_err);
 static bool expired(struct sql_write *write);
 static bool take_group(struct sql_writer *w, struct group *g);
+static bool is_due_sooner(struct sql_writer *w, int64_t due_ms);
 static void run_turn(struct sql_writer *w, struct group *g);
 static enum rc open_main(struct sql_writer *w, struct err *err);
 static size_t run_group(struct sql_writer *w, struct sql_write **members, size_t count);
@@ -92,12 +98,8 @@ static void commit_group(struct sql_writer *w, struct sql_write **members, size_
 static void run_alone(struct sql_writer *w, struct sql_write *write);
 static void restart(struct sql_write *write);
 static uint64_t next_commit(struct sql_writer *w);
-static enum rc wait_turn(struct sql_writer *w, const struct call *call, struct err *err);
-static void forget_waiter(struct sql_writer *w, struct waiter *me);
-static enum rc begin_held(struct sql_writer *w, const struct call *call, struct sql_conn *conn,
-                          struct err *err);
-static void revoke_if_over(struct sql_writer *w, bool *ret_wake);
-static uint64_t settle_commit(struct sql_writer *w, struct sql_conn *conn);
+static void revoke_if_over(struct sql_writer *w, struct news *n);
+static bool settle_commits(struct sql_writer *w, struct sql_turn *t);
 
 enum rc sql_writer_new(const struct sql_writer_opts *opts, struct sql_writer **ret_w,
                        struct err *err)
@@ -114,7 +116,8 @@ enum rc sql_writer_new(const struct sql_writer_opts *opts, struct sql_writer **r
     }
     w->opts.conn.path = path;
     w->tail = &w->head;
-    w->waiters_tail = &w->waiters;
+    w->asked_tail = &w->asked;
+    w->due_ms = INT64_MAX;
     pthread_mutex_init(&w->lock, NULL);
     thr_cond_init(&w->turned);
     *ret_w = w;
@@ -124,9 +127,8 @@ enum rc sql_writer_new(const struct sql_writer_opts *opts, struct sql_writer **r
 void sql_writer_free(struct sql_writer *w)
 {
     if (w == NULL) return;
-    ASSERT(w->turn == TURN_FREE && w->head == NULL && w->waiters == NULL);
+    ASSERT(w->turn == TURN_FREE && w->head == NULL && w->asked == NULL);
     sql_conn_close(w->main);
-    sql_conn_close(w->spare);
     pthread_mutex_destroy(&w->lock);
     pthread_cond_destroy(&w->turned);
     char *path = (char *)(uintptr_t)w->opts.conn.path; /* ours, see sql_writer_new */
@@ -150,11 +152,11 @@ enum rc sql_writer_submit(struct sql_writer *w, struct sql_write *write, struct 
     }
     *w->tail = write;
     w->tail = &write->next;
-    bool first = w->waiting++ == 0;
-    /* While somebody holds the turn, this may have changed what sql_writer_due_ms says. */
-    bool needed = (first && w->turn == TURN_FREE) || w->turn == TURN_HELD;
+    struct news n = {.wake = w->waiting++ == 0 && w->turn == TURN_FREE};
+    int64_t deadline_ms = write->call.deadline_ms;
+    if (w->turn == TURN_HELD && deadline_ms != 0) n.wake = is_due_sooner(w, deadline_ms);
     thr_unlock(&w->lock);
-    wake(w, needed);
+    tell(w, &n);
     return RC_OK;
 }
 
@@ -163,24 +165,30 @@ bool sql_writer_work(struct sql_writer *w, int64_t budget_us)
     int64_t end_us = os_mono_us() + budget_us;
     struct group g;
     for (;;) {
-        bool needed = false;
+        struct news n = {0};
         struct sql_write *late = NULL;
         thr_lock(&w->lock);
-        revoke_if_over(w, &needed);
+        revoke_if_over(w, &n);
         expire_waiting(w, &late);
         bool mine = w->turn == TURN_FREE && take_group(w, &g);
         thr_unlock(&w->lock);
+        n.wake = false;
+        tell(w, &n);
         for (struct sql_write *next; late != NULL; late = next) {
             next = late->next;
             finish(w, late);
         }
         if (!mine) return false;
         run_turn(w, &g);
+        n = (struct news){0};
         thr_lock(&w->lock);
         w->turn = TURN_FREE;
         w->group_was_last = true;
-        bool more = pass_on(w);
+        pass_on(w, &n);
         thr_unlock(&w->lock);
+        bool more = n.wake;
+        n.wake = false;
+        tell(w, &n);
         if (!more) return false;
         if (os_mono_us() >= end_us) return true;
     }
@@ -188,82 +196,76 @@ bool sql_writer_work(struct sql_writer *w, int64_t budget_us)
 
 int64_t sql_writer_due_ms(struct sql_writer *w)
 {
-    int64_t due = 0;
     thr_lock(&w->lock);
-    if (w->turn == TURN_HELD && w->head != NULL) {
-        due = w->held_until_ms != 0 ? w->held_until_ms : os_mono_ms() + BUSY_SLICE_MS;
+    int64_t due = INT64_MAX;
+    if (w->turn == TURN_HELD) {
+        due = w->held_until_ms;
         for (struct sql_write *i = w->head; i != NULL; i = i->next)
             if (i->call.deadline_ms != 0 && i->call.deadline_ms < due) due = i->call.deadline_ms;
-    } else if (w->turn == TURN_HELD) {
-        due = w->held_until_ms;
     }
+    w->due_ms = due;
     thr_unlock(&w->lock);
-    return due;
+    return due != INT64_MAX ? due : 0;
 }
 
-enum rc sql_writer_enter(struct sql_writer *w, const struct call *call, struct sql_conn **ret_conn,
-                         struct err *err)
+void sql_writer_ask(struct sql_writer *w, struct sql_turn *t)
 {
-    TRY(wait_turn(w, call, err));
+    struct news n = {0};
+    t->next = NULL;
+    t->commit = 0;
     thr_lock(&w->lock);
-    struct sql_conn *conn = w->spare;
-    w->spare = NULL;
+    atomic_store(&t->place, PLACE_WAITS);
+    *w->asked_tail = t;
+    w->asked_tail = &t->next;
+    pass_on(w, &n);
     thr_unlock(&w->lock);
-    enum rc rc = conn == NULL ? sql_conn_open(&w->opts.conn, &conn, err) : RC_OK;
-    if (rc == RC_OK) rc = begin_held(w, call, conn, err);
-    if (rc == RC_OK) {
-        *ret_conn = conn;
-        return RC_OK;
-    }
-    thr_lock(&w->lock);
-    if (w->spare == NULL) {
-        w->spare = conn;
-        conn = NULL;
-    }
-    w->turn = TURN_FREE;
-    w->group_was_last = false;
-    bool needed = pass_on(w);
-    thr_unlock(&w->lock);
-    sql_conn_close(conn);
-    wake(w, needed);
-    return rc;
+    tell(w, &n);
 }
 
-void sql_writer_leave(struct sql_writer *w, struct sql_conn *conn, uint64_t *ret_commit)
+bool sql_writer_unask(struct sql_writer *w, struct sql_turn *t)
 {
-    struct err ignored;
     thr_lock(&w->lock);
-    while (w->turn == TURN_REVOKING && w->held == conn)
+    bool waits = atomic_load(&t->place) == PLACE_WAITS;
+    if (waits) {
+        struct sql_turn **at = &w->asked;
+        while (*at != t)
+            at = &(*at)->next;
+        *at = t->next;
+        if (*at == NULL) w->asked_tail = at;
+        atomic_store(&t->place, PLACE_NOWHERE);
+    }
+    thr_unlock(&w->lock);
+    return waits;
+}
+
+void sql_writer_give_back(struct sql_writer *w, struct sql_turn *t, uint64_t *ret_commit)
+{
+    struct news n = {0};
+    thr_lock(&w->lock);
+    while (w->turn == TURN_REVOKING && w->held == t)
         thr_wait(&w->turned, &w->lock, 0);
-    bool mine = w->turn == TURN_HELD && w->held == conn;
-    if (mine) w->held_until_ms = 0; /* nobody may take it away while it is given back */
+    bool mine = w->held == t;
+    if (mine) w->held_until_ms = INT64_MAX; /* nobody may take it away while it is given back */
     thr_unlock(&w->lock);
-    if (mine) {
-        sql_conn_rollback(conn);
-        thr_lock(&w->lock);
-        conn->commit_number = settle_commit(w, conn);
-        thr_unlock(&w->lock);
-    }
-    *ret_commit = conn->commit_number;
-    conn_restore(conn);
-    sql_conn_policy(conn, NULL, NULL);
-    bool fit = sql_conn_reset(conn, &ignored) == RC_OK;
-    if (fit) sql_conn_foreign_keys(conn, w->opts.conn.foreign_keys);
-    bool needed = false;
+    if (mine && conn_writes(t->conn)) sql_conn_rollback(t->conn);
     thr_lock(&w->lock);
-    if (fit && w->spare == NULL) {
-        w->spare = conn;
-        conn = NULL;
-    }
     if (mine) {
+        n.committed = settle_commits(w, t);
         w->held = NULL;
         w->turn = TURN_FREE;
         w->group_was_last = false;
-        needed = pass_on(w);
+        pass_on(w, &n);
     }
+    atomic_store(&t->place, PLACE_NOWHERE);
     thr_unlock(&w->lock);
-    sql_conn_close(conn);
-    wake(w, needed);
+    conn_restore(t->conn);
+    *ret_commit = t->commit;
+    tell(w, &n);
+}
+
+bool sql_turn_revoked(const struct sql_turn *t)
+{
+    return atomic_load(&t->place) == PLACE_REVOKED;
 }
 
 void sql_writer_look(struct sql_writer *w, struct sql_writer_stats *ret)
@@ -274,25 +276,47 @@ void sql_writer_look(struct sql_writer *w, struct sql_writer_stats *ret)
     thr_unlock(&w->lock);
 }
 
-/* The turn is free: give it to a waiter or say that a group could run. Under the lock. */
-static bool pass_on(struct sql_writer *w)
+/* The turn is free: give it to whoever asked or say that a group could run. Under the lock. */
+static void pass_on(struct sql_writer *w, struct news *n)
 {
-    if (w->turn != TURN_FREE) return false;
-    struct waiter *first = w->waiters;
-    if (first == NULL || (w->head != NULL && !w->group_was_last)) return w->head != NULL;
-    w->waiters = first->next;
-    if (w->waiters == NULL) w->waiters_tail = &w->waiters;
-    first->granted = true;
+    if (w->turn != TURN_FREE) return;
+    struct sql_turn *first = w->asked;
+    if (first == NULL || (w->head != NULL && !w->group_was_last)) {
+        n->wake = w->head != NULL;
+        return;
+    }
+    w->asked = first->next;
+    if (w->asked == NULL) w->asked_tail = &w->asked;
     w->turn = TURN_HELD;
-    w->held = NULL;
-    w->held_until_ms = 0;
-    pthread_cond_broadcast(&w->turned);
-    return false;
+    w->held = first;
+    w->held_until_ms = os_mono_ms() + w->opts.hold_ms;
+    first->next = NULL;
+    first->commits = conn_commits(first->conn);
+    atomic_store(&first->place, PLACE_HOLDS);
+    n->granted = first;
+    n->wake |= is_due_sooner(w, w->held_until_ms);
 }
 
-static void wake(struct sql_writer *w, bool needed)
+static void tell(struct sql_writer *w, const struct news *n)
 {
-    if (needed && w->opts.wake != NULL) w->opts.wake(w->opts.wake_ctx);
+    if (n->wake && w->opts.wake != NULL) w->opts.wake(w->opts.ctx);
+    if (n->committed && w->opts.committed != NULL) w->opts.committed(w->opts.ctx);
+    if (n->granted == NULL) return;
+    if (grants != NULL) {
+        *grants->tail = n->granted;
+        grants->tail = &n->granted->next;
+        return;
+    }
+    struct grants mine = {.head = n->granted};
+    mine.tail = &mine.head->next;
+    grants = &mine;
+    while (mine.head != NULL) {
+        struct sql_turn *t = mine.head;
+        mine.head = t->next;
+        if (mine.head == NULL) mine.tail = &mine.head;
+        t->granted(t);
+    }
+    grants = NULL;
 }
 
 static struct sql_write *pop(struct sql_writer *w)
@@ -374,7 +398,7 @@ static bool expired(struct sql_write *write)
 static bool take_group(struct sql_writer *w, struct group *g)
 {
     g->count = 0;
-    if (w->head == NULL || (w->waiters != NULL && w->group_was_last)) return false;
+    if (w->head == NULL || (w->asked != NULL && w->group_was_last)) return false;
     do {
         g->members[g->count++] = pop(w);
     } while (g->count < SQL_GROUP_MAX && w->head != NULL && !w->head->alone &&
@@ -382,6 +406,14 @@ static bool take_group(struct sql_writer *w, struct group *g)
     w->turn = TURN_GROUP;
     w->stats.groups++;
     if (g->count > w->stats.group_max) w->stats.group_max = g->count;
+    return true;
+}
+
+/* Nobody need be woken for a time if he will come by before it anyway. Under the lock. */
+static bool is_due_sooner(struct sql_writer *w, int64_t due_ms)
+{
+    if (due_ms >= w->due_ms) return false;
+    w->due_ms = due_ms;
     return true;
 }
 
@@ -601,94 +633,33 @@ static uint64_t next_commit(struct sql_writer *w)
     thr_lock(&w->lock);
     uint64_t number = ++w->stats.commits;
     thr_unlock(&w->lock);
+    tell(w, &(struct news){.committed = true});
     return number;
 }
 
-static enum rc wait_turn(struct sql_writer *w, const struct call *call, struct err *err)
+/* Take the turn from an asker whose time is over. Under the lock, which it lets go for a while. */
+static void revoke_if_over(struct sql_writer *w, struct news *n)
 {
-    struct waiter me = {0};
-    bool needed = false;
-    thr_lock(&w->lock);
-    *w->waiters_tail = &me;
-    w->waiters_tail = &me.next;
-    enum rc rc = RC_OK;
-    for (needed = pass_on(w); !me.granted; needed |= pass_on(w)) {
-        rc = call_check(call, err);
-        if (rc != RC_OK) break;
-        int64_t until = os_mono_ms() + POLL_MS;
-        if (needed) {
-            thr_unlock(&w->lock);
-            wake(w, true);
-            thr_lock(&w->lock);
-            needed = false;
-            if (me.granted) break;
-        }
-        thr_wait(&w->turned, &w->lock, until);
-        if (!me.granted) revoke_if_over(w, &needed);
-    }
-    if (!me.granted) {
-        forget_waiter(w, &me);
-    } else if (rc != RC_OK) {
-        w->turn = TURN_FREE;
-        needed |= pass_on(w);
-    }
-    thr_unlock(&w->lock);
-    wake(w, needed);
-    return rc == RC_OK ? rc : err_wrap(err, "wait for the turn to write");
-}
-
-static void forget_waiter(struct sql_writer *w, struct waiter *me)
-{
-    struct waiter **at = &w->waiters;
-    while (*at != me)
-        at = &(*at)->next;
-    *at = me->next;
-    if (*at == NULL) w->waiters_tail = at;
-}
-
-static enum rc begin_held(struct sql_writer *w, const struct call *call, struct sql_conn *conn,
-                          struct err *err)
-{
-    struct sql_error sql_err;
-    enum rc rc;
-    int64_t busy_ms = w->opts.conn.busy_ms > 0 ? w->opts.conn.busy_ms : HOLD_MS;
-    int64_t end_ms = os_mono_ms() + busy_ms;
-    conn->commit_number = 0;
-    conn_busy_ms(conn, BUSY_SLICE_MS);
-    do {
-        rc = call_check(call, err);
-        if (rc == RC_OK) rc = conn_do(conn, CONN_BEGIN_WRITE, &sql_err, err);
-    } while (rc == RC_BUSY && os_mono_ms() < end_ms);
-    conn_busy_ms(conn, 0);
-    if (rc != RC_OK) return rc;
-    thr_lock(&w->lock);
-    w->held = conn;
-    w->held_commits = conn_commits(conn);
-    w->held_until_ms = os_mono_ms() + w->opts.hold_ms;
-    thr_unlock(&w->lock);
-    wake(w, true); /* somebody shall look at sql_writer_due_ms */
-    return RC_OK;
-}
-
-/* Take the turn from a caller whose time is over. Under the lock, which it lets go for a while. */
-static void revoke_if_over(struct sql_writer *w, bool *ret_wake)
-{
-    if (w->turn != TURN_HELD || w->held_until_ms == 0 || os_mono_ms() < w->held_until_ms) return;
-    struct sql_conn *conn = w->held;
+    if (w->turn != TURN_HELD || os_mono_ms() < w->held_until_ms) return;
+    struct sql_turn *t = w->held;
     w->turn = TURN_REVOKING;
+    atomic_store(&t->place, PLACE_REVOKED);
     thr_unlock(&w->lock);
-    conn_revoke(conn);
+    conn_revoke(t->conn);
     thr_lock(&w->lock);
-    conn->commit_number = settle_commit(w, conn);
+    n->committed = settle_commits(w, t);
     w->stats.timed_out++;
     w->held = NULL;
     w->turn = TURN_FREE;
     w->group_was_last = false;
-    *ret_wake |= pass_on(w);
+    pass_on(w, n);
     pthread_cond_broadcast(&w->turned);
 }
 
-static uint64_t settle_commit(struct sql_writer *w, struct sql_conn *conn)
+/* Give the commits that its connection has made a number. Under the lock. */
+static bool settle_commits(struct sql_writer *w, struct sql_turn *t)
 {
-    return conn_commits(conn) != w->held_commits ? ++w->stats.commits : 0;
+    if (conn_commits(t->conn) == t->commits) return false;
+    t->commit = ++w->stats.commits;
+    return true;
 }

@@ -16,17 +16,17 @@
  * its own, without BEGIN or savepoint around it. A write that tries such a thing without the mark
  * is undone, told to `restart`, and then run alone; so the mark saves time and nothing else.
  *
- * Interactive transactions take the same turns: sql_writer_ask queues a turn, in the order of arrival,
- * and `granted` tells when it is there; from then on the asker's connection, and nobody else in this
- * process, may write, until sql_writer_give_back or the limit of the hold. Groups and turns alternate
- * while both wait. Who holds too long has its connection interrupted and rolled back; each further
- * call on it fails with TRANSACTION_TIMEOUT until the turn is given back. Nobody blocks a thread
- * while it waits.
+ * Interactive transactions take the same turns: sql_writer_ask queues a turn, in the order of
+ * arrival, and `granted` tells when it is there; from then on the asker's connection, and nobody
+ * else in this process, may write, until sql_writer_give_back or the limit of the hold. Groups and
+ * turns alternate while both wait. Who holds too long has its connection interrupted and rolled
+ * back; each further call on it fails with TRANSACTION_TIMEOUT until the turn is given back. Nobody
+ * blocks a thread while it waits.
  *
- * Threads: any may submit, enter and leave. The work is done by whoever calls sql_writer_work: a
- * job of a pool, woken by `wake`, at most one at a time; another call meanwhile does nothing. While
- * an interactive transaction holds the turn there is no work, but limits may pass:
- * sql_writer_due_ms. `wake` and `fn` are called without a lock held.
+ * Threads: any may submit, ask, unask and give back. The work is done by whoever calls
+ * sql_writer_work: a job of a pool, woken by `wake`, at most one at a time; another call meanwhile
+ * does nothing. While an interactive transaction holds the turn there is no work, but limits may
+ * pass: sql_writer_due_ms. All callbacks are called without a lock held.
  */
 #ifndef SQL_WRITER_H
 #define SQL_WRITER_H
@@ -69,7 +69,10 @@ struct sql_writer_opts {
     /* There is work, or sql_writer_due_ms has changed: see to it that sql_writer_work is called
      * soon, and sql_writer_due_ms asked after it. May come often. */
     void (*wake)(void *ctx);
-    void *wake_ctx;
+    /* A group or a turn has committed. Before its members hear of it, from any thread; must be
+     * quick. May be NULL. */
+    void (*committed)(void *ctx);
+    void *ctx; /* of both */
 };
 /* The connection is opened by the first work. Fails: RC_NO_MEM. */
 MUST_CHECK enum rc sql_writer_new(const struct sql_writer_opts *opts, struct sql_writer **ret_w,
@@ -83,30 +86,32 @@ MUST_CHECK enum rc sql_writer_submit(struct sql_writer *w, struct sql_write *wri
 bool sql_writer_work(struct sql_writer *w, int64_t budget_us);
 
 /* When sql_writer_work must be called next even if nothing wakes it, by os_mono_ms; 0: never. Ask
- * after each sql_writer_work that returned false. */
+ * after each sql_writer_work that returned false. Who asks will call it at that time: no wake comes
+ * for anything that is due later. */
 int64_t sql_writer_due_ms(struct sql_writer *w);
 
 /* The asker's; untouched and alive from sql_writer_ask until sql_writer_give_back, or until
  * sql_writer_unask has returned true. */
 struct sql_turn {
     /* In: */
-    /* It is this one's turn. By whatever thread ended the turn before, or from inside of
-     * sql_writer_ask; without a lock held; must be quick. */
+    /* It is this one's turn, and the limit of the hold runs. By whatever thread ended the turn
+     * before, or from inside of sql_writer_ask; must be quick, and may give it back. */
     void (*granted)(struct sql_turn *t);
     void *ctx;
-    struct sql_conn *conn; /* the asker's: rolled back when the hold is over */
+    struct sql_conn *conn; /* the asker's, idle until granted: rolled back when the hold is over */
     /* Private: */
     struct sql_turn *next;
-    uint64_t commits;  /* of conn when it was granted */
-    uint64_t commit;   /* number of its last commit */
-    uint8_t state;
+    uint64_t commits; /* of conn when it was granted */
+    uint64_t commit;  /* number of its last commit */
+    _Atomic uint8_t place;
 };
 void sql_writer_ask(struct sql_writer *w, struct sql_turn *t);
 /* Not wanted any more. True: it is forgotten, `granted` was not and will not be called. False: it
  * was granted, or is being granted right now: wait for `granted` and give it back. */
 bool sql_writer_unask(struct sql_writer *w, struct sql_turn *t);
-/* *ret_commit: the number of the last commit of its connection since it was granted; 0: none. What
- * the connection has open is rolled back. */
+/* *ret_commit: the number of the last commit of its connection since it was granted; 0: none. An
+ * open transaction is rolled back if it has the write lock; one that has only read goes on. After a
+ * revocation the connection takes calls again. */
 void sql_writer_give_back(struct sql_writer *w, struct sql_turn *t, uint64_t *ret_commit);
 /* The hold was over before it was given back. */
 bool sql_turn_revoked(const struct sql_turn *t);

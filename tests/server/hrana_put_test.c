@@ -102,8 +102,14 @@ static void put_batch(void)
 
 static void put_describe(void)
 {
-    static const struct hrana_param params[] = {{":a"}, {NULL}};
-    OK(hrana_put_describe(e, params, 2, cols, COL_COUNT, false, true, &err));
+    static const struct sql_param params[] = {{":a"}, {NULL}};
+    OK(hrana_put_describe(e,
+                          &(struct sql_description){.params = params,
+                                                    .param_count = 2,
+                                                    .cols = cols,
+                                                    .col_count = COL_COUNT,
+                                                    .is_readonly = true},
+                          &err));
 }
 
 static void put_simple(enum hrana_type type)

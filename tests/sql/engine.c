@@ -23,7 +23,7 @@ void engine_start(struct engine *e, const struct sql_writer_opts *opts)
     pthread_mutex_init(&e->lock, NULL);
     thr_cond_init(&e->cond);
     o.wake = wake;
-    o.wake_ctx = e;
+    o.ctx = e;
     assert_int_equal(sql_writer_new(&o, &e->writer, &err), RC_OK);
     assert_int_equal(thr_start(&e->thread, "work", work, e, &err), RC_OK);
 }

@@ -1,0 +1,348 @@
+/*
+ * batons.c -- see batons.h.
+ *
+ * Bytes, before base64 (URL alphabet, no padding), little-endian:
+ *   clean: 'c' count:u16 { id:i32 size:u32 text }*     mac:16
+ *   live:  'l' boot:u64 id:u64 seq:u64                 mac:16
+ * The seal covers these bytes and the tenant's name.
+ */
+#include "server/batons.h"
+#include <openssl/crypto.h>
+#include <openssl/hmac.h>
+#include <string.h>
+#include "base/bytes.h"
+#include "base/mem.h"
+#include "base/os.h"
+#include "base/thr.h"
+#include "fmt/base64.h"
+
+#define MAC_SIZE    16
+#define LIVE_SIZE   (1 + 8 + 8 + 8)
+#define BATON_MAX   (4 * BATON_CLEAN_MAX) /* characters */
+#define BUCKETS_MIN 64
+#define TXN_IDLE_MS 10000
+#define IDLE_MS     3600000
+#define LIVE_MAX    100000
+
+struct live {
+    struct live *next;
+    struct session *session;
+    uint64_t id, seq;
+    int64_t until_ms;
+};
+struct batons {
+    struct batons_opts opts;
+    uint64_t boot;
+    pthread_mutex_t lock;
+    struct live **buckets; /* [lock] a power of two of them */
+    size_t bucket_count, count;
+    uint64_t next_id;
+    int64_t soonest_ms; /* nothing ends before */
+};
+
+static enum rc seal(const struct batons *b, const char *tenant, struct buf *bytes, struct buf *out,
+                    struct err *err);
+static enum rc unseal(const struct batons *b, const char *tenant, const char *baton,
+                      struct buf *bytes, struct sql_error *sql_err, struct err *err);
+static void mac_of(const struct batons *b, const char *tenant, const void *data, size_t size,
+                   uint8_t mac[MAC_SIZE]);
+static bool carries(const struct session *s);
+static enum rc put_clean(const struct session *s, struct buf *bytes, struct err *err);
+static enum rc take_clean(const struct buf *bytes, struct stored *stored, struct err *err);
+static enum rc take_live(struct batons *b, const struct buf *bytes, struct session **ret_s,
+                         struct sql_error *sql_err, struct err *err);
+static enum rc grow(struct batons *b, struct err *err);
+static struct live **slot_of(struct batons *b, uint64_t id);
+static struct live *pick(struct batons *b, int64_t now_ms, const char *tenant);
+static void end_all(struct batons *b, struct live *list);
+
+enum rc batons_new(const struct batons_opts *opts, struct batons **ret_b, struct err *err)
+{
+    struct batons *b = mem_calloc(1, sizeof *b);
+    if (b == NULL) return err_mem(err, "the batons");
+    b->opts = *opts;
+    if (b->opts.txn_idle_ms == 0) b->opts.txn_idle_ms = TXN_IDLE_MS;
+    if (b->opts.idle_ms == 0) b->opts.idle_ms = IDLE_MS;
+    if (b->opts.live_max == 0) b->opts.live_max = LIVE_MAX;
+    b->boot = os_random();
+    b->next_id = os_random();
+    b->soonest_ms = INT64_MAX;
+    pthread_mutex_init(&b->lock, NULL);
+    if (grow(b, err) != RC_OK) {
+        batons_free(b);
+        return err->rc;
+    }
+    *ret_b = b;
+    return RC_OK;
+}
+
+void batons_free(struct batons *b)
+{
+    if (b == NULL) return;
+    end_all(b, pick(b, INT64_MAX, NULL));
+    pthread_mutex_destroy(&b->lock);
+    mem_wipe(b->opts.key, sizeof b->opts.key);
+    mem_free(b->buckets);
+    mem_free(b);
+}
+
+enum rc batons_give(struct batons *b, struct session *s, struct buf *out, bool *ret_kept,
+                    struct err *err)
+{
+    CLEANUP(buf_fini) struct buf bytes = BUF_INIT;
+    *ret_kept = false;
+    if (carries(s)) {
+        TRY(put_clean(s, &bytes, err));
+        return seal(b, s->tenant->name, &bytes, out, err);
+    }
+    struct baton_id id;
+    TRY(batons_promise(b, s->tenant->name, &id, out, err));
+    TRY(batons_keep(b, &id, s, err));
+    *ret_kept = true;
+    return RC_OK;
+}
+
+enum rc batons_promise(struct batons *b, const char *tenant, struct baton_id *ret_id,
+                       struct buf *out, struct err *err)
+{
+    CLEANUP(buf_fini) struct buf bytes = BUF_INIT;
+    uint8_t raw[LIVE_SIZE] = {'l'};
+    thr_lock(&b->lock);
+    ret_id->id = b->next_id++;
+    thr_unlock(&b->lock);
+    ret_id->seq = os_random();
+    put_le64(raw + 1, b->boot);
+    put_le64(raw + 9, ret_id->id);
+    put_le64(raw + 17, ret_id->seq);
+    TRY(buf_append(&bytes, raw, sizeof raw, err));
+    return seal(b, tenant, &bytes, out, err);
+}
+
+enum rc batons_keep(struct batons *b, const struct baton_id *id, struct session *s, struct err *err)
+{
+    struct live *l = mem_calloc(1, sizeof *l);
+    if (l == NULL) return err_mem(err, "a stream");
+    int64_t ttl_ms = batons_ttl_ms(b, s);
+    *l = (struct live){.session = s, .id = id->id, .seq = id->seq};
+    l->until_ms = os_mono_ms() + (ttl_ms > 0 ? ttl_ms : b->opts.idle_ms);
+    thr_lock(&b->lock);
+    enum rc rc = b->count < b->opts.live_max
+                     ? grow(b, err)
+                     : err_set(err, RC_BUSY, "%zu streams are open already", b->count);
+    if (rc == RC_OK) {
+        struct live **slot = slot_of(b, l->id);
+        l->next = *slot;
+        *slot = l;
+        b->count++;
+        if (l->until_ms < b->soonest_ms) b->soonest_ms = l->until_ms;
+    }
+    thr_unlock(&b->lock);
+    if (rc != RC_OK) mem_free(l);
+    return rc;
+}
+
+enum rc batons_take(struct batons *b, const char *tenant, const char *baton, struct session **ret_s,
+                    struct stored *ret_stored, struct sql_error *sql_err, struct err *err)
+{
+    CLEANUP(buf_fini) struct buf bytes = BUF_INIT;
+    *ret_s = NULL;
+    sql_error_own(sql_err, "", "%s", "");
+    TRY(unseal(b, tenant, baton, &bytes, sql_err, err));
+    if (bytes.data[0] == 'c') return take_clean(&bytes, ret_stored, err);
+    return take_live(b, &bytes, ret_s, sql_err, err);
+}
+
+void batons_tick(struct batons *b)
+{
+    int64_t now = os_mono_ms();
+    thr_lock(&b->lock);
+    bool due = b->soonest_ms <= now;
+    thr_unlock(&b->lock);
+    if (due) end_all(b, pick(b, now, NULL));
+}
+
+void batons_drop_tenant(struct batons *b, const char *tenant)
+{
+    end_all(b, pick(b, INT64_MAX, tenant));
+}
+
+size_t batons_live(struct batons *b)
+{
+    thr_lock(&b->lock);
+    size_t count = b->count;
+    thr_unlock(&b->lock);
+    return count;
+}
+
+int64_t batons_ttl_ms(const struct batons *b, const struct session *s)
+{
+    if (carries(s)) return 0;
+    struct sql_stream *stream = (struct sql_stream *)(uintptr_t)&s->stream; /* only looked at */
+    return sql_stream_autocommit(stream) ? b->opts.idle_ms : b->opts.txn_idle_ms;
+}
+
+/* ---- Seals ---- */
+
+static enum rc seal(const struct batons *b, const char *tenant, struct buf *bytes, struct buf *out,
+                    struct err *err)
+{
+    uint8_t mac[MAC_SIZE];
+    mac_of(b, tenant, bytes->data, bytes->size, mac);
+    TRY(buf_append(bytes, mac, sizeof mac, err));
+    TRY(base64url_put(out, bytes->data, bytes->size, err));
+    return buf_append(out, "", 1, err);
+}
+
+static enum rc unseal(const struct batons *b, const char *tenant, const char *baton,
+                      struct buf *bytes, struct sql_error *sql_err, struct err *err)
+{
+    uint8_t mac[MAC_SIZE];
+    size_t size = strlen(baton);
+    bool ours = size <= BATON_MAX && BASE64URL_BYTES(size) > MAC_SIZE;
+    if (ours) TRY(buf_reserve(bytes, BASE64URL_BYTES(size), err));
+    if (ours) ours = base64url_get(baton, size, bytes->data);
+    if (ours) {
+        bytes->size = BASE64URL_BYTES(size) - MAC_SIZE;
+        mac_of(b, tenant, bytes->data, bytes->size, mac);
+        ours = CRYPTO_memcmp(mac, bytes->data + bytes->size, MAC_SIZE) == 0;
+    }
+    if (ours) return RC_OK;
+    sql_error_own(sql_err, "STREAM_NOT_FOUND", "Received an invalid baton");
+    return err_set(err, RC_NOT_FOUND, "a baton that is not one of ours");
+}
+
+static void mac_of(const struct batons *b, const char *tenant, const void *data, size_t size,
+                   uint8_t mac[MAC_SIZE])
+{
+    uint8_t inner[32], whole[32];
+    unsigned length = 0;
+    HMAC(EVP_sha256(), b->opts.key, BATON_KEY_SIZE, (const uint8_t *)tenant, strlen(tenant), inner,
+         &length);
+    HMAC(EVP_sha256(), inner, sizeof inner, data, size, whole, &length);
+    memcpy(mac, whole, MAC_SIZE);
+}
+
+/* ---- Clean ones ---- */
+
+static bool carries(const struct session *s)
+{
+    return sql_stream_clean(&s->stream) && s->own.bytes + 8 * s->own.count <= BATON_CLEAN_MAX;
+}
+
+static enum rc put_clean(const struct session *s, struct buf *bytes, struct err *err)
+{
+    uint8_t head[8] = {'c'};
+    head[1] = (uint8_t)s->own.count, head[2] = (uint8_t)(s->own.count >> 8);
+    TRY(buf_append(bytes, head, 3, err));
+    for (size_t i = 0; i < s->own.count; i++) {
+        const struct stored_sql *sql = &s->own.list[i];
+        put_le32(head, (uint32_t)sql->id);
+        put_le32(head + 4, (uint32_t)sql->size);
+        TRY(buf_append(bytes, head, 8, err));
+        TRY(buf_append(bytes, sql->text, sql->size, err));
+    }
+    return RC_OK;
+}
+
+static enum rc take_clean(const struct buf *bytes, struct stored *stored, struct err *err)
+{
+    size_t at = 3;
+    ASSERT(bytes->size >= at); /* sealed by us */
+    for (int left = bytes->data[1] | bytes->data[2] << 8u; left > 0; left--) {
+        int32_t id = (int32_t)get_le32(bytes->data + at);
+        size_t size = get_le32(bytes->data + at + 4);
+        at += 8;
+        TRY(stored_set(stored, id, (const char *)bytes->data + at, size, err));
+        at += size;
+    }
+    return RC_OK;
+}
+
+/* ---- Live ones ---- */
+
+static enum rc take_live(struct batons *b, const struct buf *bytes, struct session **ret_s,
+                         struct sql_error *sql_err, struct err *err)
+{
+    ASSERT(bytes->size == LIVE_SIZE);
+    uint64_t id = get_le64(bytes->data + 9), seq = get_le64(bytes->data + 17);
+    struct live *found = NULL;
+    thr_lock(&b->lock);
+    for (struct live **at = slot_of(b, id); *at != NULL; at = &(*at)->next) {
+        if ((*at)->id != id || (*at)->seq != seq) continue;
+        found = *at;
+        *at = found->next;
+        b->count--;
+        break;
+    }
+    thr_unlock(&b->lock);
+    if (found != NULL) {
+        *ret_s = found->session;
+        mem_free(found);
+        return RC_OK;
+    }
+    sql_error_own(sql_err, "STREAM_EXPIRED", "%s",
+                  get_le64(bytes->data + 1) == b->boot
+                      ? "The stream has expired due to inactivity, or this baton was used before"
+                      : "The stream was lost when the server was restarted");
+    return err_set(err, RC_NOT_FOUND, "a stream that is over");
+}
+
+static enum rc grow(struct batons *b, struct err *err)
+{
+    if (b->count < b->bucket_count) return RC_OK;
+    size_t count = b->bucket_count > 0 ? 2 * b->bucket_count : BUCKETS_MIN;
+    struct live **buckets = mem_calloc(count, sizeof *buckets);
+    if (buckets == NULL) return err_mem(err, "the streams");
+    for (size_t i = 0; i < b->bucket_count; i++)
+        for (struct live *l = b->buckets[i], *next; l != NULL; l = next) {
+            next = l->next;
+            l->next = buckets[l->id & (count - 1)];
+            buckets[l->id & (count - 1)] = l;
+        }
+    mem_free(b->buckets);
+    b->buckets = buckets;
+    b->bucket_count = count;
+    return RC_OK;
+}
+
+static struct live **slot_of(struct batons *b, uint64_t id)
+{
+    return &b->buckets[id & (b->bucket_count - 1)];
+}
+
+/* Take out those that end until now, or a tenant's. */
+static struct live *pick(struct batons *b, int64_t now_ms, const char *tenant)
+{
+    struct live *list = NULL;
+    thr_lock(&b->lock);
+    int64_t soonest = INT64_MAX;
+    for (size_t i = 0; i < b->bucket_count; i++)
+        for (struct live **at = &b->buckets[i]; *at != NULL;) {
+            struct live *l = *at;
+            bool match = tenant == NULL || strcmp(l->session->tenant->name, tenant) == 0;
+            if (match && l->until_ms <= now_ms) {
+                *at = l->next;
+                l->next = list;
+                list = l;
+                b->count--;
+                continue;
+            }
+            if (l->until_ms < soonest) soonest = l->until_ms;
+            at = &l->next;
+        }
+    b->soonest_ms = soonest;
+    thr_unlock(&b->lock);
+    return list;
+}
+
+static void end_all(struct batons *b, struct live *list)
+{
+    for (struct live *next; list != NULL; list = next) {
+        next = list->next;
+        struct tenant *tenant = list->session->tenant;
+        session_fini(list->session);
+        mem_free(list->session);
+        b->opts.release(b->opts.ctx, tenant);
+        mem_free(list);
+    }
+}
