@@ -88,7 +88,7 @@ static inline void bytes_str(struct bytes *b, const char *text)
 struct flight {
     int64_t op_start_ns; /* an operation may take several requests (txn) */
     char expect[32];     /* part of a right answer; "" for any */
-    bool ends_op, may_fail;
+    bool used, ends_op, may_fail;
 };
 
 enum conn_state { CONN_UPGRADE, CONN_HELLO, CONN_STREAM, CONN_READY };
@@ -104,11 +104,11 @@ struct conn {
     int step; /* of a transaction; see load_work.c */
     uint64_t id;
     int64_t op_start_ns;
-    unsigned tenant; /* of this operation; over a WebSocket, of the connection */
-    int32_t request_id;
+    unsigned tenant;                 /* of this operation; over a WebSocket, of the connection */
+    int32_t request_id, answered_id; /* the newest; HTTP answers in order */
     char baton[LOAD_BATON_MAX];
-    struct flight flights[LOAD_DEPTH_MAX];
-    unsigned flight_first, flight_count;
+    struct flight flights[LOAD_DEPTH_MAX]; /* at request_id % LOAD_DEPTH_MAX */
+    unsigned flight_count;
 };
 
 /* What the threads of a phase share. */

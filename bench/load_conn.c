@@ -50,7 +50,8 @@ static void conn_read(struct conn *c);
 static bool conn_take(struct conn *c, struct answer *a);
 static bool conn_shake_hands(struct conn *c, const struct answer *a);
 static void conn_say(struct conn *c, const char *text);
-static void conn_answered(struct conn *c, const struct answer *a);
+static struct flight *conn_flight_of(struct conn *c, const struct answer *a);
+static void conn_answered(struct conn *c, struct flight *f, const struct answer *a);
 static enum found find_http(struct conn *c, struct answer *a);
 static enum found find_chunked(char *body, size_t size, struct answer *a);
 static enum found find_frame(struct conn *c, struct answer *a);
@@ -230,6 +231,7 @@ static void conn_open(struct conn *c)
     c->mask = (uint32_t)rng_next(&c->worker->rng);
     c->in.size = c->in_start = c->out.size = c->out_start = 0;
     c->want_write = false;
+    c->request_id = c->answered_id = 0;
     c->state = p->ws ? CONN_UPGRADE : CONN_READY;
     if (p->ws) {
         work_upgrade_head(c, &c->out);
@@ -251,6 +253,7 @@ static void conn_reopen(struct conn *c, const char *why)
     }
     w->reconnects++;
     c->flight_count = 0;
+    memset(c->flights, 0, sizeof c->flights);
     close(c->fd);
     work_broken(c);
     conn_open(c);
@@ -264,8 +267,9 @@ static void conn_send_next(struct conn *c)
     bool was_busy = c->flight_count > 0;
     if (w->phase->mode == LOAD_HOLD) return;
     while (c->flight_count < w->phase->depth && (!w->closing || c->step != 0)) {
-        struct flight *f = &c->flights[(c->flight_first + c->flight_count) % LOAD_DEPTH_MAX];
-        if (!work_next(c, f)) break;
+        struct flight *f = &c->flights[(unsigned)(c->request_id + 1) % LOAD_DEPTH_MAX];
+        if (f->used || !work_next(c, f)) break;
+        f->used = true;
         if (w->phase->ws) {
             put_frame(c, WS_TEXT, w->body.data, w->body.size);
         } else {
@@ -351,11 +355,12 @@ static bool conn_take(struct conn *c, struct answer *a)
         return false;
     }
     if (c->state != CONN_READY) return conn_shake_hands(c, a);
-    if (c->flight_count == 0) {
+    struct flight *f = conn_flight_of(c, a);
+    if (!f->used) {
         conn_reopen(c, "an answer that nobody asked for");
         return false;
     }
-    conn_answered(c, a);
+    conn_answered(c, f, a);
     if (a->close) conn_reopen(c, "closed by the server");
     return !a->close;
 }
@@ -392,14 +397,25 @@ static void conn_say(struct conn *c, const char *text)
     conn_flush(c);
 }
 
-static void conn_answered(struct conn *c, const struct answer *a)
+/* Answers of a WebSocket may come in any order. */
+static struct flight *conn_flight_of(struct conn *c, const struct answer *a)
+{
+    static const char key[] = "\"request_id\":";
+    int32_t id = ++c->answered_id;
+    if (c->worker->phase->ws) {
+        const char *at = memmem(a->body, a->size, key, sizeof key - 1);
+        id = at != NULL ? (int32_t)strtol(at + sizeof key - 1, NULL, 10) : -1;
+    }
+    return &c->flights[(uint32_t)id % LOAD_DEPTH_MAX];
+}
+
+static void conn_answered(struct conn *c, struct flight *f, const struct answer *a)
 {
     struct worker *w = c->worker;
-    const struct flight *f = &c->flights[c->flight_first];
     int64_t now = mono_ns();
     bool ok = work_answer(c, f, a->status, a->body, a->size);
     bool counts = now >= w->from_ns && now < w->to_ns;
-    c->flight_first = (c->flight_first + 1) % LOAD_DEPTH_MAX;
+    f->used = false;
     if (--c->flight_count == 0) w->busy--;
     if (!ok) w->errors++;
     if (!counts || !ok || f->may_fail) return;
@@ -436,6 +452,7 @@ static enum found find_http(struct conn *c, struct answer *a)
         a->consumed += head;
         return found;
     }
+    if (a->status == 101) length = 0; /* sqld announces a body here, but sends none */
     if (length > LOAD_ANSWER_MAX) return FOUND_BAD;
     if (size - head < length) return FOUND_PART;
     a->size = length;

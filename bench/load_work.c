@@ -59,6 +59,7 @@ bool work_next(struct conn *c, struct flight *f)
     struct worker *w = c->worker;
     enum load_mode mode = w->phase->mode;
     *f = (struct flight){.ends_op = true};
+    c->request_id++;
     if (c->step == STEP_BEGIN) begin_op(c);
     f->op_start_ns = c->op_start_ns;
     w->body.size = 0;
@@ -261,7 +262,7 @@ static void open_trip(struct conn *c)
     struct bytes *b = &c->worker->body;
     if (c->worker->phase->ws) {
         bytes_str(b, "{\"type\":\"request\",\"request_id\":");
-        bytes_u64(b, (uint64_t)++c->request_id);
+        bytes_u64(b, (uint64_t)c->request_id);
         bytes_str(b, ",\"request\":");
         return;
     }

@@ -93,6 +93,11 @@ int rc_exit(enum rc rc)
     return rc_table[rc].exit;
 }
 
+unsigned rc_http(enum rc rc)
+{
+    return (unsigned)rc_table[rc].http;
+}
+
 static void mark_cut(char *text, size_t wanted)
 {
     if (wanted >= ERR_TEXT_MAX) memcpy(text + ERR_TEXT_MAX - 4, "...", 4);

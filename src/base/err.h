@@ -72,4 +72,5 @@ const char *rc_name(enum rc rc);    /* "NOT_FOUND" */
 const char *rc_meaning(enum rc rc); /* the sentence of RC_MAP */
 bool rc_retryable(enum rc rc);
 int rc_exit(enum rc rc);
+unsigned rc_http(enum rc rc); /* status of an answer over HTTP */
 #endif

@@ -244,6 +244,7 @@ void task_place(struct task *t, struct task_place *ret)
     ret->known = atomic_load(&t->placed);
     ret->uploaded = ret->known ? uploaded : 0;
     ret->staged = atomic_load(&t->staged);
+    ret->failing = atomic_load(&t->failing);
 }
 
 enum rc task_checkpoint(struct task *t, int64_t timeout_ms, struct err *err)

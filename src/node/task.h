@@ -76,6 +76,7 @@ uint64_t task_index(struct task *t);
 struct task_place {
     uint64_t staged, uploaded; /* newest TXID captured here, newest in the store */
     bool known;                /* the place in the log is; else uploaded is 0 */
+    bool failing;              /* the store does */
 };
 void task_place(struct task *t, struct task_place *ret);
 /* Copy what is in the WAL into the database, as far as readers permit; waits for it. Fails: RC_BUSY

@@ -7,14 +7,16 @@
  * (each must exist; several: what any of them allows and none denies), and `rules`: the rules of a
  * role in the token itself. Unknown claims are ignored.
  *
- * A role is a list of rules, tried in order; the first that matches decides; none: denied.
+ * A role is a list of rules, tried in order; the first that matches decides; none: functions and
+ * transactions are allowed, the rest is denied.
  *   {"effect": "allow"|"deny", "actions": ["read","insert","update","delete","schema","pragma",
  *    "transaction","function","*"], "tables": ["orders","audit_*","*"], "columns": ["email"]}
- * `tables` and `columns` are optional (any), case-insensitive, with '*' as the only wildcard. A
- * column that is denied for reading fails the statement. Without any role nothing is restricted.
- * Reading the schema tables (sqlite_schema) shows nothing secret: it needs "read" on them, too.
+ * `tables` and `columns` are optional (any), case-insensitive, with '*' as the only wildcard;
+ * `columns` for read and update only. A column that is denied for reading fails the statement.
+ * Without any role nothing is restricted; with an empty one all is. More in roles.h.
  *
- * Verified tokens are remembered until they expire or keys change (a signature costs 90 µs).
+ * Verified tokens are remembered until they expire or auth_reload (a signature costs 90 µs, a
+ * token that is remembered a tenth of a microsecond).
  *
  * Threads: any; auth_reload from one at a time.
  */
@@ -34,7 +36,8 @@ struct auth_opts {
     const char *http_auth; /* libSQL's old "basic:BASE64"; NULL: none */
     const char *roles;     /* JSON: {"name": [rules], ...}; NULL: none */
 };
-/* Fails: RC_INVALID with the name of the role and what is wrong; as jwt_keys_parse; by errno. */
+/* Fails: RC_INVALID with the name of the role and what is wrong; RC_TOO_BIG; as jwt_keys_parse; by
+ * errno. */
 MUST_CHECK enum rc auth_new(const struct auth_opts *opts, struct auth **ret_a, struct err *err);
 /* Read everything again. On failure the old stays. Roles and keys that were taken away bind at the
  * next request. Fails: as auth_new. */
@@ -43,10 +46,13 @@ void auth_free(struct auth *a);
 bool auth_open(const struct auth *a); /* nothing is configured: everybody may do everything */
 
 /* header: the value of Authorization or NULL; a token of a WebSocket's hello: auth_token. keys_text
- * (may be NULL): keys of the tenant, which replace the server's. *ret_grant is never NULL on RC_OK.
+ * (may be NULL): keys of the tenant, which replace the server's and its password. *ret_grant is
+ * never NULL on RC_OK.
  * Fails: RC_DENIED with *ret_sql_err: code AUTH_HTTP_HEADER_MISSING, AUTH_HTTP_HEADER_INVALID,
- * AUTH_HTTP_HEADER_UNSUPPORTED_SCHEME, AUTH_BASIC_REJECTED, AUTH_JWT_INVALID, AUTH_JWT_EXPIRED,
- * AUTH_JWT_IMMATURE and libSQL's messages ("Unauthorized: `...`"); RC_NO_MEM. */
+ * AUTH_HTTP_HEADER_UNSUPPORTED_SCHEME, AUTH_BASIC_REJECTED, AUTH_BASIC_NOT_ALLOWED,
+ * AUTH_JWT_MISSING, AUTH_JWT_NOT_ALLOWED, AUTH_JWT_INVALID, AUTH_JWT_EXPIRED, AUTH_JWT_IMMATURE and
+ * libSQL's messages ("Unauthorized: `...`"); err has the reason for the log, without secrets;
+ * RC_NO_MEM. */
 MUST_CHECK enum rc auth_header(struct auth *a, const char *header, const char *keys_text,
                                struct grant **ret_grant, struct sql_error *ret_sql_err,
                                struct err *err);
@@ -59,9 +65,11 @@ void grant_unref(struct grant *g); /* NULL is fine */
 enum grant_level { GRANT_NONE, GRANT_READ, GRANT_WRITE };
 enum grant_level grant_for(const struct grant *g, const char *tenant);
 bool grant_attach(const struct grant *g, const char *tenant); /* may attach it, to read */
-bool grant_expired(const struct grant *g, int64_t now_s); /* for connections that stay open */
+bool grant_expired(const struct grant *g, int64_t now_s);     /* for connections that stay open */
 /* The policy of its roles for sql_conn_policy; *ret_fn NULL: no restriction. ctx lives as long as
- * the grant. The same token gives the same ctx while it is remembered. */
+ * the grant: take it off a connection before the grant goes, or another's may get the same address.
+ * All tokens with one and the same role have the same ctx (until auth_reload), so that they share a
+ * connection's statements; others while the token is remembered. */
 void grant_policy(const struct grant *g, sql_policy_fn **ret_fn, void **ret_ctx);
 
 /* libSQL's admin key: "basic KEY" or "Bearer KEY", compared in constant time. key NULL: true. */

@@ -145,6 +145,7 @@ enum next exec_close_bad(struct exec *x, struct sql_error *sql_err)
     struct err err;
     enum rc rc;
     if (!x->in_batch) {
+        x->bad = *sql_err;
         rc = hrana_put_result_error(x->enc, x->request_id, sql_err, &err);
     } else {
         x->verdicts[x->step] = VERDICT_ERROR;

@@ -66,6 +66,7 @@ struct exec {
     enum rc rc;               /* RC_OK: all results are encoded, whether good or bad */
     struct err err;           /* why nothing could be answered */
     struct sql_error sql_err; /* the same for the client; code "" for a protocol error */
+    struct sql_error bad;     /* the last result that was an error, outside of batches */
     uint64_t index;           /* of the newest commit; 0: none */
     /* Private: */
     struct crew_job job;

@@ -86,7 +86,7 @@ static enum rc unlink_stale(const struct sockaddr_un *addr, struct err *err)
 static enum rc listen_tcp(struct http_server *s, int *ret_fd, struct err *err)
 {
     char host[HOST_MAX];
-    const char *port;
+    const char *port = NULL;
     struct addrinfo *list = NULL;
     TRY(split(s->opts.listen, host, &port, err));
     bool any = host[0] == '\0';

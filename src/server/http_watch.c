@@ -238,11 +238,13 @@ static void reap(struct http_server *s, int64_t now)
 
 static bool too_slow(struct http_conn *c, int64_t now)
 {
+    uint64_t answered = atomic_load(&c->answered);
     int64_t limit = c->server->opts.receive_ms, since = atomic_load(&c->body_since_ms);
     unsigned phase = atomic_load(&c->phase);
     if (phase == HTTP_HEAD) return head_too_slow(c, now);
     if (phase != HTTP_BODY || since == 0 || now - since <= limit) return false;
-    return atomic_load(&c->body_size) < (uint64_t)(now - since) * BODY_RATE / 1000;
+    if (atomic_load(&c->body_size) >= (uint64_t)(now - since) * BODY_RATE / 1000) return false;
+    return atomic_load(&c->answered) == answered; /* all of that was about one request */
 }
 
 /* A head has no beginning that we are told of, so bytes are asked for that came since the last

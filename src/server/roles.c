@@ -73,7 +73,7 @@ static const struct {
 static enum rc parse_roles(json_t *json, struct roles *roles, struct err *err);
 static enum rc parse_json(const char *text, json_t **ret, struct err *err);
 static bool is_name(const char *name);
-static enum rc parse_rule(const json_t *json, struct rule *rule, struct err *err);
+static enum rc parse_rule(json_t *json, struct rule *rule, struct err *err);
 static enum rc parse_acts(const json_t *json, unsigned *ret_acts, struct err *err);
 static enum rc parse_words(const json_t *json, const char *what, struct words *words,
                            struct err *err);
@@ -176,21 +176,19 @@ const char *roles_show(const char *text, char out[ROLES_SHOWN])
 
 static enum rc parse_roles(json_t *json, struct roles *roles, struct err *err)
 {
-    const char *name;
-    json_t *rules;
     char shown[ROLES_SHOWN];
     size_t count = json_object_size(json);
     if (count > ROLES_MAX) return err_set(err, RC_TOO_BIG, "more than %d roles", ROLES_MAX);
     roles->list = mem_calloc(count, sizeof *roles->list);
     if (roles->list == NULL) return err_mem(err, "roles");
-    json_object_foreach(json, name, rules)
-    {
+    for (void *it = json_object_iter(json); it != NULL; it = json_object_iter_next(json, it)) {
+        const char *name = json_object_iter_key(it);
         if (!is_name(name))
             return err_set(err, RC_INVALID,
                            "role '%s': a name is 1 to %d of letters, digits and '_', '-', '.', ':'",
                            roles_show(name, shown), ROLE_NAME_MAX);
         struct named *n = &roles->list[roles->count];
-        TRY(role_parse(rules, name, &n->role, err));
+        TRY(role_parse(json_object_iter_value(it), name, &n->role, err));
         snprintf(n->name, sizeof n->name, "%s", name);
         roles->count++;
     }
@@ -223,17 +221,19 @@ static bool is_name(const char *name)
     return size >= 1 && size <= ROLE_NAME_MAX && strspn(name, good) == size;
 }
 
-static enum rc parse_rule(const json_t *json, struct rule *rule, struct err *err)
+static enum rc parse_rule(json_t *json, struct rule *rule, struct err *err)
 {
     static const char *const known[] = {"effect", "actions", "tables", "columns", NULL};
-    const char *key;
-    json_t *value;
     char shown[ROLES_SHOWN];
     if (!json_is_object(json)) return err_set(err, RC_INVALID, "expected an object");
-    json_object_foreach(
-        (json_t *)json, key,
-        value) if (!one_of(known, key)) /* a rule that is half understood is worse than none */
-        return err_set(err, RC_INVALID, "unknown member '%s'", roles_show(key, shown));
+    for (void *it = json_object_iter(json); it != NULL; it = json_object_iter_next(json, it)) {
+        const char *key = json_object_iter_key(it);
+        size_t i = 0;
+        while (known[i] != NULL && strcmp(known[i], key) != 0)
+            i++;
+        if (known[i] == NULL) /* a rule that is half understood is worse than none */
+            return err_set(err, RC_INVALID, "unknown member '%s'", roles_show(key, shown));
+    }
     const char *effect = json_string_value(json_object_get(json, "effect"));
     if (effect == NULL || (strcmp(effect, "allow") != 0 && strcmp(effect, "deny") != 0))
         return err_set(err, RC_INVALID, "'effect' must be \"allow\" or \"deny\"");

@@ -75,6 +75,8 @@ static void fill_done(struct sql_conn *c, const struct kept *k, uint64_t rows, i
                       struct sql_done *done);
 static enum rc check_script_end(struct sql_conn *c, const char *sql, size_t size,
                                 struct sql_error *sql_err, struct err *err);
+static enum rc is_wanted(struct sql_conn *c, const struct call *call, struct sql_error *sql_err,
+                         struct err *err);
 static enum rc timed_out(struct sql_error *sql_err, struct err *err);
 static int on_progress(void *ctx);
 static int on_busy(void *ctx, int tries);
@@ -145,6 +147,7 @@ enum rc sql_conn_reset(struct sql_conn *c, struct err *err)
         thr_unlock(&c->gate);
         c->tainted = false;
     }
+    sql_conn_foreign_keys(c, c->opts.foreign_keys);
     conn_unit(c);
     return RC_OK;
 }
@@ -209,13 +212,11 @@ enum rc sql_conn_script(struct sql_conn *c, const struct call *call,
         struct kept k = {0};
         size_t used = 0;
         rc = prepare(c, sql + at, size - at, 0, &k, &used, sql_err, err);
+        if (rc == RC_OK && k.stmt != NULL) rc = is_wanted(c, call, sql_err, err);
         if (rc == RC_OK && k.stmt != NULL) rc = may_run(c, &k, limits, sql_err, err);
         if (rc == RC_OK && k.stmt != NULL) rc = execute(c, &k, &r);
         drop(&k);
         if (rc != RC_OK && sql_err->offset >= 0) sql_err->offset += (int)at;
-        /* A short statement never gets to the progress handler. */
-        if (rc == RC_OK && (atomic_load(&c->revoked) || call_check(call, err) != RC_OK))
-            rc = conn_fail(c, SQLITE_INTERRUPT, -1, sql_err, err);
         at += used;
     }
     if (rc != RC_OK && sql_err->code[0] == '\0')
@@ -892,6 +893,15 @@ static enum rc check_script_end(struct sql_conn *c, const char *sql, size_t size
     if (whole) return RC_OK;
     sql_error_set(sql_err, SQLITE_ERROR, (int)last, "incomplete input");
     return err_set(err, RC_INVALID, "a script without an end");
+}
+
+/* Short statements of a script never get to the progress handler. */
+static enum rc is_wanted(struct sql_conn *c, const struct call *call, struct sql_error *sql_err,
+                         struct err *err)
+{
+    if (!atomic_load(&c->revoked) && call_check(call, err) == RC_OK) return RC_OK;
+    return conn_fail_own(sql_err, err, RC_CANCELED, "SQLITE_INTERRUPT",
+                         "SQLite error: interrupted");
 }
 
 static enum rc timed_out(struct sql_error *sql_err, struct err *err)

@@ -47,11 +47,12 @@ void sql_conn_policy(struct sql_conn *c, sql_policy_fn *fn, void *ctx);
 /* Settings and temporary tables of a client stay with a connection ("tainted"). Before another
  * client gets it: roll back, forget all that, and let changes(), total_changes() and
  * last_insert_rowid() start anew. A tainted one is opened again and keeps its policy. Cheap
- * otherwise. Fails: as sql_conn_open; then the old state is still there. */
+ * otherwise: PRAGMA foreign_keys, which many clients set first thing, is no taint but is set back.
+ * Fails: as sql_conn_open; then the old state is still there. */
 MUST_CHECK enum rc sql_conn_reset(struct sql_conn *c, struct err *err);
 bool sql_conn_tainted(const struct sql_conn *c);
-/* As PRAGMA foreign_keys, without a taint: for a client's setting that moves with it from
- * connection to connection. Not inside a transaction, where it does nothing. */
+/* As PRAGMA foreign_keys: for a client's setting that moves with it from connection to connection.
+ * Not inside a transaction, where it does nothing. */
 void sql_conn_foreign_keys(struct sql_conn *c, bool on);
 bool sql_conn_foreign_keys_on(const struct sql_conn *c);
 

@@ -18,6 +18,7 @@ enum pragma_rule {
     PRAGMA_FREE,    /* with or without a value: a question, or a setting of the file */
     PRAGMA_READ,    /* without a value */
     PRAGMA_SESSION, /* a value changes this connection only */
+    PRAGMA_KEYS,    /* a value changes this connection only, and sql_conn_reset knows of it */
     PRAGMA_DEFER,   /* a value changes this transaction only */
     PRAGMA_VOID,    /* a value is accepted and does nothing */
     PRAGMA_WAL,     /* a value only if it is what is there anyway */
@@ -64,7 +65,7 @@ static const struct pragma pragmas[] = {
     {"automatic_index", PRAGMA_SESSION},
     {"case_sensitive_like", PRAGMA_SESSION},
     {"cell_size_check", PRAGMA_SESSION},
-    {"foreign_keys", PRAGMA_SESSION},
+    {"foreign_keys", PRAGMA_KEYS},
     {"legacy_alter_table", PRAGMA_SESSION},
     {"read_uncommitted", PRAGMA_SESSION},
     {"recursive_triggers", PRAGMA_SESSION},
@@ -177,6 +178,8 @@ static int judge_pragma(struct guard *g, const char *name, const char *value)
     switch (p->rule) {
     case PRAGMA_SESSION:
         return judge_session(g, SEEN_SESSION);
+    case PRAGMA_KEYS:
+        return judge_session(g, 0);
     case PRAGMA_DEFER:
         g->seen |= SEEN_DEFER;
         return SQLITE_OK;

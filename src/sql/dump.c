@@ -71,7 +71,8 @@ static enum rc set_flag(void *ctx, const struct sql_value *v, size_t count, stru
 static enum rc put_row(void *ctx, const struct sql_value *v, size_t count, struct err *err);
 static enum rc put_sequence(struct dump *d, struct err *err);
 static enum rc put_stat1(struct dump *d, struct err *err);
-static enum rc put_query(struct dump *d, const char *sql, const char *prefix, struct err *err);
+static enum rc put_query(struct dump *d, const char *sql, const struct sql_value *arg,
+                         const char *prefix, struct err *err);
 static enum rc put_kind(struct dump *d, enum kind kind, struct err *err);
 static enum rc put_schema(struct dump *d, const struct item *item, struct err *err);
 static enum rc put_rebuilds(struct dump *d, struct err *err);
@@ -83,8 +84,9 @@ static enum rc put_hex(struct dump *d, const uint8_t *data, size_t size, struct 
 static enum rc put(struct dump *d, const void *data, size_t size, struct err *err);
 static enum rc puts_(struct dump *d, const char *text, struct err *err);
 static enum rc flush(struct dump *d, struct err *err);
-static enum rc run(struct dump *d, const char *sql, const char *arg, row_fn *fn, void *ctx,
-                   struct err *err);
+static enum rc run(struct dump *d, const char *sql, const struct sql_value *arg, row_fn *fn,
+                   void *ctx, struct err *err);
+static struct sql_value text_value(const char *text);
 static enum rc no_cols(void *ctx, const struct sql_col *cols, size_t count, struct err *err);
 static enum rc append_name(struct buf *b, const char *name, size_t size, struct err *err);
 static bool plain(const char *text, size_t size);
@@ -288,7 +290,7 @@ static enum rc put_config(struct dump *d, const struct item *item, struct err *e
     TRY(buf_append(&prefix, "(", 1, err));
     TRY(append_name(&prefix, item->name, strlen(item->name), err));
     TRY(buf_printf(&prefix, err, ",rank) VALUES(%c", '\0'));
-    return put_query(d, (const char *)sql.data, (const char *)prefix.data, err);
+    return put_query(d, (const char *)sql.data, NULL, (const char *)prefix.data, err);
 }
 
 static enum rc put_rows(struct dump *d, const struct item *item, struct err *err)
@@ -320,15 +322,16 @@ static enum rc put_rows(struct dump *d, const struct item *item, struct err *err
     if (with || s.more)
         TRY(buf_printf(&prefix, err, "(%s%s%s)", with ? rowid : "", with ? "," : "", columns));
     TRY(buf_printf(&prefix, err, " VALUES(%c", '\0'));
-    return put_query(d, (const char *)sql.data, (const char *)prefix.data, err);
+    return put_query(d, (const char *)sql.data, NULL, (const char *)prefix.data, err);
 }
 
 static enum rc load_shape(struct shape *s, struct err *err)
 {
+    struct sql_value name = text_value(s->item->name);
     TRY(run(s->d,
             "SELECT name, hidden, pk, upper(type) = 'INTEGER' FROM pragma_table_xinfo(?1, 'main')"
             " ORDER BY cid",
-            s->item->name, add_column, s, err));
+            &name, add_column, s, err));
     if (s->names.size == 0)
         return err_set(err, RC_CORRUPT, "table '%s' has no columns", s->item->name);
     return buf_append(&s->names, "", 1, err);
@@ -358,11 +361,12 @@ static enum rc has_hidden_rowid(struct shape *s, bool *ret, struct err *err)
 {
     bool indexed = false;
     enum module m = s->item->module;
+    struct sql_value name = text_value(s->item->name);
     *ret = m == MODULE_FTS5 || m == MODULE_GEOPOLY;
     if (m != MODULE_NONE || !s->d->opts->preserve_row_ids) return RC_OK;
     if (s->key_columns == 1 && s->integer_key)
-        TRY(run(s->d, "SELECT 1 FROM pragma_index_list(?1, 'main') WHERE origin = 'pk'",
-                s->item->name, set_flag, &indexed, err));
+        TRY(run(s->d, "SELECT 1 FROM pragma_index_list(?1, 'main') WHERE origin = 'pk'", &name,
+                set_flag, &indexed, err));
     *ret = s->key_columns != 1 || !s->integer_key || indexed;
     return RC_OK;
 }
@@ -379,6 +383,7 @@ static enum rc set_flag(void *ctx, const struct sql_value *v, size_t count, stru
 static enum rc put_sequence(struct dump *d, struct err *err)
 {
     bool any = false;
+    struct sql_value table = text_value(d->opts->table);
     for (size_t i = 0; i < d->count && d->has_sequence; i++)
         any = any || (d->items[i].kind == KIND_TABLE &&
                       strcasestr(d->items[i].sql, "autoincrement") != NULL);
@@ -393,18 +398,19 @@ static enum rc put_sequence(struct dump *d, struct err *err)
     return put_query(d,
                      "SELECT name, seq FROM main.sqlite_sequence WHERE ?1 IS NULL OR "
                      "name = ?1 COLLATE NOCASE ORDER BY rowid",
-                     "INSERT INTO sqlite_sequence VALUES(", err);
+                     &table, "INSERT INTO sqlite_sequence VALUES(", err);
 }
 
 /* ANALYZE of what has no statistics makes the table of statistics, and nothing else. */
 static enum rc put_stat1(struct dump *d, struct err *err)
 {
+    struct sql_value table = text_value(d->opts->table);
     if (!d->has_stat1 || d->opts->data_only) return RC_OK;
     TRY(puts_(d, "ANALYZE sqlite_schema;\n", err));
     return put_query(d,
                      "SELECT tbl, idx, stat FROM main.sqlite_stat1 WHERE ?1 IS NULL OR "
                      "tbl = ?1 COLLATE NOCASE ORDER BY rowid",
-                     "INSERT INTO sqlite_stat1 VALUES(", err);
+                     &table, "INSERT INTO sqlite_stat1 VALUES(", err);
 }
 
 static enum rc put_kind(struct dump *d, enum kind kind, struct err *err)
@@ -454,11 +460,11 @@ static enum rc put_missing(struct dump *d, const struct item *item, struct err *
 
 /* ---- Rows and values ---- */
 
-/* `sql` may have ?1: the one table that is wanted, or NULL. */
-static enum rc put_query(struct dump *d, const char *sql, const char *prefix, struct err *err)
+static enum rc put_query(struct dump *d, const char *sql, const struct sql_value *arg,
+                         const char *prefix, struct err *err)
 {
     struct rows r = {.d = d, .prefix = prefix, .prefix_size = strlen(prefix)};
-    return run(d, sql, d->opts->table, put_row, &r, err);
+    return run(d, sql, arg, put_row, &r, err);
 }
 
 static enum rc put_row(void *ctx, const struct sql_value *v, size_t count, struct err *err)
@@ -559,19 +565,24 @@ static enum rc flush(struct dump *d, struct err *err)
     return rc;
 }
 
-/* arg: the value of ?1 if the statement has one; NULL is SQL's. */
-static enum rc run(struct dump *d, const char *sql, const char *arg, row_fn *fn, void *ctx,
-                   struct err *err)
+/* arg: the value of ?1; NULL: the statement has none. */
+static enum rc run(struct dump *d, const char *sql, const struct sql_value *arg, row_fn *fn,
+                   void *ctx, struct err *err)
 {
-    struct sql_arg arg1 = {.value = {.type = SQL_NULL}};
+    struct sql_arg arg1 = {0};
     struct sql_sink sink = {.cols = no_cols, .row = fn, .ctx = ctx};
     struct sql_stmt stmt = {.sql = sql, .sql_size = strlen(sql), .args = &arg1, .want_rows = true};
     struct sql_done done;
     struct sql_error ignored; /* err says the same */
-    if (arg != NULL)
-        arg1.value = (struct sql_value){.type = SQL_TEXT, .data = arg, .size = strlen(arg)};
-    stmt.arg_count = strstr(sql, "?1") != NULL;
+    if (arg != NULL) arg1.value = *arg;
+    stmt.arg_count = arg != NULL;
     return sql_conn_run(d->conn, d->call, NULL, &stmt, &sink, &done, &ignored, err);
+}
+
+static struct sql_value text_value(const char *text)
+{
+    if (text == NULL) return (struct sql_value){.type = SQL_NULL};
+    return (struct sql_value){.type = SQL_TEXT, .data = text, .size = strlen(text)};
 }
 
 static enum rc no_cols(void *ctx, const struct sql_col *cols, size_t count, struct err *err)

@@ -33,7 +33,7 @@ static enum rc start_writer(struct sql_engine *e, struct err *err);
 static int64_t run_work(struct sched_job *job, void *worker);
 static void wake(void *ctx);
 static void committed(void *ctx);
-static bool clean(struct sql_engine *e, struct sql_conn *conn);
+static bool clean(struct sql_conn *conn);
 static uint64_t slow_hash(const char *sql, size_t size);
 
 enum rc sql_engine_open(const struct sql_engine_opts *opts, struct sql_engine **ret_e,
@@ -108,7 +108,7 @@ enum rc sql_engine_get(struct sql_engine *e, struct sql_conn **ret_conn, struct 
 void sql_engine_put(struct sql_engine *e, struct sql_conn *conn)
 {
     if (conn == NULL) return;
-    bool fit = clean(e, conn);
+    bool fit = clean(conn);
     thr_lock(&e->lock);
     e->used--;
     if (fit && e->idle_count < e->opts.idle_max) {
@@ -224,13 +224,10 @@ static void committed(void *ctx)
 }
 
 /* False: not worth it, a new one is as quick. */
-static bool clean(struct sql_engine *e, struct sql_conn *conn)
+static bool clean(struct sql_conn *conn)
 {
     struct err ignored;
-    if (sql_conn_tainted(conn)) return false;
-    if (sql_conn_reset(conn, &ignored) != RC_OK) return false;
-    sql_conn_foreign_keys(conn, e->opts.conn.foreign_keys);
-    return true;
+    return !sql_conn_tainted(conn) && sql_conn_reset(conn, &ignored) == RC_OK;
 }
 
 static uint64_t slow_hash(const char *sql, size_t size)

@@ -65,6 +65,11 @@ bool sql_split_next(struct sql_split *s, const char *text, size_t size, size_t *
     return ends;
 }
 
+bool sql_split_idle(const struct sql_split *s)
+{
+    return !s->any && s->lex == LEX_PLAIN;
+}
+
 const char *sql_text_end(const char *sql, size_t size)
 {
     struct sql_split s = {0};

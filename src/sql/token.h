@@ -31,6 +31,8 @@ struct sql_split {
  * with the whole text. True: a statement ends before the new *at, and *s is ready for the next.
  * False: *at is size. */
 bool sql_split_next(struct sql_split *s, const char *text, size_t size, size_t *at);
+/* Nothing of a statement was seen, and no comment is open. */
+bool sql_split_idle(const struct sql_split *s);
 /* What must follow on one statement of a schema to end it: ";", or more when it ends in a comment.
  */
 const char *sql_text_end(const char *sql, size_t size);

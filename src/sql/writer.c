@@ -615,10 +615,7 @@ static void run_alone(struct sql_writer *w, struct sql_write *write)
     write->verdict = VERDICT_DONE;
     sql_conn_rollback(c);
     if (conn_commits(c) != before || write->rc == RC_OK) write->commit = next_commit(w);
-    if (sql_conn_reset(c, &err) == RC_OK) {
-        sql_conn_foreign_keys(c, w->opts.conn.foreign_keys);
-        return;
-    }
+    if (sql_conn_reset(c, &err) == RC_OK) return;
     sql_conn_close(c);
     w->main = NULL;
 }

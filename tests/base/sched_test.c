@@ -286,6 +286,66 @@ static int64_t cpu_ms(void)
            (u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1000;
 }
 
+struct dropper {
+    struct sched *s;
+    struct probe *p;
+    atomic_bool done;
+};
+
+static void *drop_main(void *arg)
+{
+    struct dropper *d = arg;
+    sched_drop(d->s, &d->p->job);
+    atomic_store(&d->done, true);
+    return NULL;
+}
+
+static void test_drop(void **arg)
+{
+    enum { COUNT = 200 };
+    struct probe idle[COUNT], p = probe(), never = probe();
+    struct sched *s = sched(2);
+    struct err err;
+    pthread_t thread;
+    (void)arg;
+    sched_drop(s, &never.job);
+    for (int i = 0; i < COUNT; i++) {
+        idle[i] = probe();
+        wake(s, &idle[i], os_mono_ms() + HOUR_MS + (i * 37) % COUNT);
+    }
+    for (int i = 0; i < COUNT; i += 2)
+        sched_drop(s, &idle[i].job);
+    /* The others are all still found, in whatever place they are now. */
+    for (int i = 1; i < COUNT; i += 2)
+        wake(s, &idle[i], 1);
+    for (int i = 1; i < COUNT; i += 2)
+        WAIT_FOR(atomic_load(&idle[i].runs) == 1);
+    for (int i = 0; i < COUNT; i += 2)
+        assert_int_equal(atomic_load(&idle[i].runs), 0);
+    /* One that runs, wants to run again, and was even woken: it ends, and that is that. */
+    p.again_in_ms = 0;
+    atomic_store(&p.hold, true);
+    wake(s, &p, 1);
+    WAIT_FOR(atomic_load(&p.inside) == 1);
+    wake(s, &p, 1);
+    struct dropper d = {.s = s, .p = &p};
+    assert_int_equal(thr_start(&thread, "drop", drop_main, &d, &err), RC_OK);
+    os_sleep_ms(30);
+    assert_false(atomic_load(&d.done));
+    atomic_store(&p.hold, false);
+    pthread_join(thread, NULL);
+    os_sleep_ms(20);
+    assert_int_equal(atomic_load(&p.runs), 1);
+    /* It may come back. */
+    p.again_in_ms = -1;
+    wake(s, &p, 1);
+    WAIT_FOR(atomic_load(&p.runs) == 2);
+    sched_stop(s);
+    wake(s, &p, 1);
+    sched_drop(s, &p.job);
+    sched_free(s);
+}
+
 static void test_thousands(void **arg)
 {
     enum { COUNT = 5000, TIMES = 3 };
@@ -401,6 +461,7 @@ int main(void)
         cmocka_unit_test(test_earlier_wins),
         cmocka_unit_test(test_one_thread_a_job),
         cmocka_unit_test(test_stop),
+        cmocka_unit_test(test_drop),
         cmocka_unit_test(test_thousands),
         cmocka_unit_test(test_new_fails),
         cmocka_unit_test(test_wake_without_memory),

@@ -296,16 +296,45 @@ static void test_read_only(void **state)
     for (size_t i = 0; i < 5; i++) {
         struct sql_stmt s = {.sql = writes[i], .sql_size = strlen(writes[i])};
         assert_int_equal(sql_conn_run(b.conn, NULL, &reads, &s, NULL, &b.done, &b.sql_err, &b.err),
-                         RC_INVALID);
+                         RC_DENIED);
         assert_string_equal(b.sql_err.code, "SQLITE_READONLY");
     }
     assert_int_equal(
         sql_conn_script(b.conn, NULL, &reads, "SELECT 1; DROP TABLE t", 22, &b.sql_err, &b.err),
-        RC_INVALID);
+        RC_DENIED);
+    /* Where the caller cannot help it, it is the client's failure. */
+    struct sql_stmt write = {.sql = "DELETE FROM t", .sql_size = 13};
+    bed_ok(&b, "BEGIN READONLY");
+    assert_int_equal(sql_conn_run(b.conn, NULL, &reads, &write, NULL, &b.done, &b.sql_err, &b.err),
+                     RC_INVALID);
+    bed_ok(&b, "COMMIT");
     struct sql_conn_opts opts = {.read_only = true};
     bed_open(&b, &opts);
     assert_string_equal(bed_ok(&b, "SELECT count(*) FROM t"), "2");
     bed_fails(&b, "INSERT INTO t VALUES(1)", "SQLITE_READONLY");
+    bed_free(&b);
+}
+
+/* Statements that are too short to be interrupted do not add up to for ever. */
+static void test_script_ends(void **state)
+{
+    (void)state;
+    struct bed b;
+    atomic_bool cancel = true;
+    begin(&b);
+    struct call call = {.cancel = &cancel};
+    assert_int_equal(
+        sql_conn_script(b.conn, &call, NULL, "SELECT 1; SELECT 2", 18, &b.sql_err, &b.err),
+        RC_CANCELED);
+    assert_string_equal(b.sql_err.code, "SQLITE_INTERRUPT");
+    enum { COUNT = 400000 };
+    static char sql[COUNT * 10];
+    for (int i = 0; i < COUNT; i++)
+        memcpy(sql + i * 10, "SELECT 1; ", 10);
+    call = (struct call){.deadline_ms = os_mono_ms() + 30};
+    assert_int_equal(sql_conn_script(b.conn, &call, NULL, sql, sizeof sql, &b.sql_err, &b.err),
+                     RC_CANCELED);
+    assert_true(os_mono_ms() < call.deadline_ms + 1000);
     bed_free(&b);
 }
 
@@ -568,7 +597,10 @@ static void test_reset(void **state)
     assert_string_equal(bed_ok(&b, "PRAGMA foreign_keys"), "1");
     sql_conn_foreign_keys(b.conn, false);
     assert_string_equal(bed_ok(&b, "PRAGMA foreign_keys"), "0");
+    bed_ok(&b, "PRAGMA foreign_keys=0");
     assert_false(sql_conn_tainted(b.conn));
+    assert_int_equal(sql_conn_reset(b.conn, &b.err), RC_OK);
+    assert_string_equal(bed_ok(&b, "PRAGMA foreign_keys"), "1");
     bed_free(&b);
 }
 
@@ -638,6 +670,7 @@ int main(void)
         cmocka_unit_test(test_long_messages_are_cut),
         cmocka_unit_test(test_done),
         cmocka_unit_test(test_read_only),
+        cmocka_unit_test(test_script_ends),
         cmocka_unit_test(test_deadline_and_cancel),
         cmocka_unit_test(test_limits_undo),
         cmocka_unit_test(test_scripts),

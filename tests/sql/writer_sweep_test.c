@@ -21,14 +21,15 @@
 #include "base/mem.h"
 #include "base/os.h"
 #include "sql/bed.h"
-#include "sql/engine.h"
+#include "sql/crew.h"
 
 #define THREADS 4
 #define KEYS    24
 #define STEPS   400
 
 struct actor {
-    struct engine *engine;
+    struct crew *crew;
+    const char *path;
     int index;
     uint64_t random;
     int64_t value[KEYS]; /* 0: no such row */
@@ -121,7 +122,7 @@ static void one_write(struct actor *a)
     struct step s;
     struct job j;
     plan(a, &s);
-    job_init(&j, a->engine, s.a, s.b[0] != '\0' ? s.b : NULL);
+    job_init(&j, a->crew, s.a, s.b[0] != '\0' ? s.b : NULL);
     if (job_submit(&j) != RC_OK) return;
     bool ok = job_wait(&j) == RC_OK;
     if (ok != s.ok) complain(a, &s, &j);
@@ -135,15 +136,16 @@ static void one_write(struct actor *a)
 /* Two keys change in one interactive transaction, or none. */
 static void one_transaction(struct actor *a)
 {
-    struct sql_conn *c;
+    struct hold h;
     struct err err;
     struct sql_error sql_err;
     struct sql_done done;
-    uint64_t commit, r = bed_random(&a->random);
+    uint64_t r = bed_random(&a->random);
     int keys[2] = {(int)(r % KEYS), (int)(r / 7 % KEYS)};
     int64_t value = (int64_t)(r >> 30 & 0xfff) + 1;
     bool keep = r >> 60 & 1;
-    if (sql_writer_enter(a->engine->writer, NULL, &c, &err) != RC_OK) return;
+    if (hold_begin(&h, a->crew, &(struct sql_conn_opts){.path = a->path}) != RC_OK)
+        snprintf(a->failure, sizeof a->failure, "no transaction");
     char sql[3][96];
     snprintf(sql[0], sizeof sql[0], "REPLACE INTO t VALUES(%d,%lld)", a->index * KEYS + keys[0],
              (long long)value);
@@ -151,17 +153,17 @@ static void one_transaction(struct actor *a)
              (long long)value);
     snprintf(sql[2], sizeof sql[2], "COMMIT");
     bool ok = true;
-    sql_conn_policy(c, NULL, NULL);
     for (int i = 0; i < (keep ? 3 : 2); i++) {
         /* REPLACE does not fire the delete trigger of its twin. */
         char twin[96];
         snprintf(twin, sizeof twin, "DELETE FROM t WHERE k=%d", a->index * KEYS + keys[i % 2]);
         struct sql_stmt pre = {.sql = twin, .sql_size = strlen(twin)};
         struct sql_stmt s = {.sql = sql[i], .sql_size = strlen(sql[i])};
-        if (i < 2) ok &= sql_conn_run(c, NULL, NULL, &pre, NULL, &done, &sql_err, &err) == RC_OK;
-        ok &= sql_conn_run(c, NULL, NULL, &s, NULL, &done, &sql_err, &err) == RC_OK;
+        if (i < 2)
+            ok &= sql_conn_run(h.conn, NULL, NULL, &pre, NULL, &done, &sql_err, &err) == RC_OK;
+        ok &= sql_conn_run(h.conn, NULL, NULL, &s, NULL, &done, &sql_err, &err) == RC_OK;
     }
-    sql_writer_leave(a->engine->writer, c, &commit);
+    uint64_t commit = hold_end(&h);
     if (!ok) snprintf(a->failure, sizeof a->failure, "transaction: %.200s", err.text);
     if (keep != (commit != 0)) snprintf(a->failure, sizeof a->failure, "commit number");
     if (ok && keep) a->value[keys[0]] = a->value[keys[1]] = value;
@@ -189,7 +191,7 @@ static void test_model(void **state)
 {
     (void)state;
     struct bed b;
-    struct engine e;
+    struct crew e;
     struct actor actors[THREADS];
     pthread_t threads[THREADS];
     uint64_t seed = bed_seed();
@@ -197,14 +199,15 @@ static void test_model(void **state)
     bed_open(&b, NULL);
     make_schema(&b);
     struct sql_writer_opts opts = {.conn = {.path = b.path, .foreign_keys = true}};
-    engine_start(&e, &opts);
+    crew_start(&e, &opts);
     for (int i = 0; i < THREADS; i++) {
-        actors[i] = (struct actor){.engine = &e, .index = i, .random = seed + (uint64_t)i};
+        actors[i] =
+            (struct actor){.crew = &e, .path = b.path, .index = i, .random = seed + (uint64_t)i};
         assert_int_equal(thr_start(&threads[i], "actor", act, &actors[i], &b.err), RC_OK);
     }
     for (int i = 0; i < THREADS; i++)
         pthread_join(threads[i], NULL);
-    engine_stop(&e);
+    crew_stop(&e);
     for (int i = 0; i < THREADS; i++) {
         if (actors[i].failure[0] != '\0') fail_msg("%s", actors[i].failure);
         for (int k = 0; k < KEYS; k++) {
@@ -223,7 +226,7 @@ static void test_model(void **state)
 }
 
 struct killed {
-    struct engine *engine;
+    struct crew *crew;
     int index, fd;
     uint64_t random;
 };
@@ -238,7 +241,7 @@ static void *write_and_tell(void *arg)
         struct job j;
         bool breaks = bed_random(&k->random) % 8 == 0;
         snprintf(sql, sizeof sql, "INSERT INTO t VALUES(%d,%d)", k->index * 1000000 + i, i + 1000);
-        job_init(&j, k->engine, sql, breaks ? "INSERT INTO t VALUES(-1,666)" : NULL);
+        job_init(&j, k->crew, sql, breaks ? "INSERT INTO t VALUES(-1,666)" : NULL);
         if (job_submit(&j) == RC_OK && job_wait(&j) == RC_OK) {
             int32_t told = k->index * 1000000 + i;
             if (write(k->fd, &told, sizeof told) != sizeof told) _exit(1);
@@ -253,10 +256,10 @@ static void *write_and_tell(void *arg)
 static _Noreturn void child(struct bed *b, int fd, uint64_t seed)
 {
     static struct killed killed[THREADS];
-    static struct engine e;
+    static struct crew e;
     pthread_t thread;
     struct sql_writer_opts opts = {.conn = {.path = b->path, .full_sync = true}};
-    engine_start(&e, &opts);
+    crew_start(&e, &opts);
     for (int i = 0; i < THREADS; i++) {
         killed[i] = (struct killed){&e, i, fd, seed + (uint64_t)i};
         if (thr_start(&thread, "teller", write_and_tell, &killed[i], &b->err) != RC_OK) _exit(3);
@@ -356,14 +359,38 @@ static void sq_shutdown(void *ctx)
     (void)ctx;
 }
 
+static void count_grant(struct sql_turn *t)
+{
+    ++*(int *)t->ctx;
+}
+
+/* A turn needs no memory; what is done in it may fail, and is rolled back. */
+static void sweep_turn(struct sql_writer *w, const char *path)
+{
+    struct sql_conn_opts opts = {.path = path};
+    struct sql_stmt s = {.sql = "DELETE FROM t", .sql_size = 13};
+    struct sql_error sql_err;
+    struct sql_done done;
+    struct err err;
+    uint64_t commit = 7;
+    int granted = 0;
+    struct sql_turn t = {.granted = count_grant, .ctx = &granted};
+    if (sql_conn_open(&opts, &t.conn, &err) != RC_OK) return;
+    sql_writer_ask(w, &t);
+    assert_int_equal(granted, 1);
+    if (sql_conn_begin(t.conn, true, &err) == RC_OK)
+        (void)!sql_conn_run(t.conn, NULL, NULL, &s, NULL, &done, &sql_err, &err);
+    sql_writer_give_back(w, &t, &commit);
+    assert_int_equal(commit, 0);
+    sql_conn_close(t.conn);
+}
+
 /* Returns false when no fault fired. */
 static bool sweep_once(struct bed *b, uint64_t nth, bool sticky)
 {
     struct sql_writer *w = NULL;
-    struct sql_conn *c = NULL;
     struct job jobs[5];
-    struct engine e = {0};
-    uint64_t commit = 0;
+    struct crew e = {0};
     struct err err;
     pthread_mutex_init(&e.lock, NULL);
     thr_cond_init(&e.cond);
@@ -375,25 +402,16 @@ static bool sweep_once(struct bed *b, uint64_t nth, bool sticky)
     bed_ok(b, "DELETE FROM t");
     struct sql_writer_opts opts = {.conn = {.path = b->path}};
     fault_arm(FAULT_ALLOC, nth, sticky);
-    bool entered = false;
     if (sql_writer_new(&opts, &w, &err) == RC_OK) {
         for (int i = 0; i < 5; i++) {
-            jobs[i].engine->writer = w;
+            jobs[i].crew->writer = w;
             assert_int_equal(job_submit(&jobs[i]), RC_OK);
         }
         while (sql_writer_work(w, 1000000)) {
         }
         for (int i = 0; i < 5; i++)
             assert_true(jobs[i].ready);
-        entered = sql_writer_enter(w, NULL, &c, &err) == RC_OK;
-        if (entered) {
-            struct sql_stmt s = {.sql = "DELETE FROM t", .sql_size = 13};
-            struct sql_error sql_err;
-            struct sql_done done;
-            (void)!sql_conn_run(c, NULL, NULL, &s, NULL, &done, &sql_err, &err);
-            sql_writer_leave(w, c, &commit);
-            assert_int_equal(commit, 0);
-        }
+        sweep_turn(w, b->path);
     }
     bool fired = fault_fired();
     fault_arm(0, 0, false);

@@ -9,11 +9,11 @@
 #include <cmocka.h>
 #include "base/os.h"
 #include "sql/bed.h"
-#include "sql/engine.h"
+#include "sql/crew.h"
 
 struct rig {
     struct bed bed; /* with a connection of its own, "another process" */
-    struct engine engine;
+    struct crew crew;
     struct job jobs[64];
     size_t count;
 };
@@ -25,7 +25,7 @@ static void begin_with(struct rig *r, struct sql_writer_opts opts)
     opts.conn.path = r->bed.path;
     bed_open(&r->bed, NULL);
     bed_ok(&r->bed, "CREATE TABLE t(a INTEGER PRIMARY KEY, b)");
-    engine_start(&r->engine, &opts);
+    crew_start(&r->crew, &opts);
 }
 
 static void begin(struct rig *r)
@@ -35,7 +35,7 @@ static void begin(struct rig *r)
 
 static void end(struct rig *r)
 {
-    engine_stop(&r->engine);
+    crew_stop(&r->crew);
     for (size_t i = 0; i < r->count; i++)
         job_fini(&r->jobs[i]);
     assert_string_equal(bed_ok(&r->bed, "PRAGMA integrity_check"), "ok");
@@ -45,17 +45,17 @@ static void end(struct rig *r)
 static struct job *add(struct rig *r, const char *a, const char *b)
 {
     struct job *j = &r->jobs[r->count++];
-    job_init(j, &r->engine, a, b);
+    job_init(j, &r->crew, a, b);
     return j;
 }
 
 /* Submit all that were added as one group, and wait for them. */
 static void go(struct rig *r)
 {
-    engine_pause(&r->engine, true);
+    crew_pause(&r->crew, true);
     for (size_t i = 0; i < r->count; i++)
         if (!r->jobs[i].ready) assert_int_equal(job_submit(&r->jobs[i]), RC_OK);
-    engine_pause(&r->engine, false);
+    crew_pause(&r->crew, false);
     for (size_t i = 0; i < r->count; i++)
         (void)job_wait(&r->jobs[i]);
 }
@@ -77,13 +77,13 @@ static void test_one_transaction(void **state)
         assert_int_equal(r.jobs[i].write.commit, r.jobs[0].write.commit);
         assert_int_equal(r.jobs[i].runs, 1);
     }
-    sql_writer_look(r.engine.writer, &stats);
+    sql_writer_look(r.crew.writer, &stats);
     assert_int_equal(stats.commits, 1);
     assert_int_equal(stats.group_max, 50);
     assert_int_equal(stats.writes, 50);
     assert_string_equal(bed_ok(&r.bed, "SELECT count(*) FROM t"), "50");
-    assert_int_equal(job_run(&r.engine, "DELETE FROM t"), RC_OK);
-    sql_writer_look(r.engine.writer, &stats);
+    assert_int_equal(job_run(&r.crew, "DELETE FROM t"), RC_OK);
+    sql_writer_look(r.crew.writer, &stats);
     assert_int_equal(stats.commits, 2);
     end(&r);
 }
@@ -133,7 +133,7 @@ static void test_broken_transactions(void **state)
     assert_int_equal(r.jobs[2].runs, 1);
     assert_string_equal(r.jobs[4].write.sql_err.message, "SQLite error: never");
     assert_string_equal(bed_ok(&r.bed, "SELECT * FROM t"), "1|a\n2|c\n3|d");
-    sql_writer_look(r.engine.writer, &stats);
+    sql_writer_look(r.crew.writer, &stats);
     assert_int_equal(stats.again, 2);
     assert_int_equal(stats.commits, 1);
     /* Many of them: no more than a few attempts, and still the right outcome. */
@@ -246,7 +246,7 @@ static void test_alone(void **state)
         assert_string_equal(bed_ok(&r.bed, "SELECT count(*), max(b) FROM t"), "7|in");
         for (int i = 1; i < 13; i++)
             assert_true(r.jobs[i].write.commit >= r.jobs[i - 1].write.commit);
-        sql_writer_look(r.engine.writer, &stats);
+        sql_writer_look(r.crew.writer, &stats);
         assert_int_equal(stats.failed, 1);
         end(&r);
     }
@@ -295,11 +295,13 @@ static void test_busy(void **state)
     end(&r);
     begin_with(&r, (struct sql_writer_opts){.conn = {.busy_ms = 60}});
     bed_ok(&r.bed, "BEGIN IMMEDIATE");
-    assert_int_equal(job_run(&r.engine, "INSERT INTO t VALUES(1,1)"), RC_BUSY);
-    struct sql_conn *c;
-    assert_int_equal(sql_writer_enter(r.engine.writer, NULL, &c, &r.bed.err), RC_BUSY);
+    assert_int_equal(job_run(&r.crew, "INSERT INTO t VALUES(1,1)"), RC_BUSY);
+    struct hold h;
+    struct sql_conn_opts opts = {.path = r.bed.path, .busy_ms = 60};
+    assert_int_equal(hold_begin(&h, &r.crew, &opts), RC_BUSY);
+    assert_int_equal(hold_end(&h), 0);
     bed_ok(&r.bed, "COMMIT");
-    assert_int_equal(job_run(&r.engine, "INSERT INTO t VALUES(1,1)"), RC_OK);
+    assert_int_equal(job_run(&r.crew, "INSERT INTO t VALUES(1,1)"), RC_OK);
     end(&r);
 }
 
@@ -313,11 +315,11 @@ static void test_interactive(void **state)
 {
     (void)state;
     struct rig r;
-    struct sql_conn *c;
-    uint64_t commit;
+    struct hold h, none;
     begin(&r);
-    assert_int_equal(sql_writer_enter(r.engine.writer, NULL, &c, &r.bed.err), RC_OK);
-    assert_false(sql_conn_autocommit(c));
+    struct sql_conn_opts opts = {.path = r.bed.path};
+    assert_int_equal(hold_begin(&h, &r.crew, &opts), RC_OK);
+    assert_false(sql_conn_autocommit(h.conn));
     struct job *waits = add(&r, "INSERT INTO t VALUES(1,'group')", NULL);
     struct job *expires = add(&r, "INSERT INTO t VALUES(2,'late')", NULL);
     expires->write.call.deadline_ms = os_mono_ms() + 30;
@@ -325,22 +327,129 @@ static void test_interactive(void **state)
     assert_int_equal(job_submit(expires), RC_OK);
     assert_int_equal(job_wait(expires), RC_CANCELED);
     assert_false(waits->ready);
-    assert_int_equal(run_on(&r, c, "INSERT INTO t VALUES(3,'mine')"), RC_OK);
-    assert_int_equal(run_on(&r, c, "COMMIT"), RC_OK);
-    sql_writer_leave(r.engine.writer, c, &commit);
-    assert_int_equal(commit, 1);
+    assert_int_equal(run_on(&r, h.conn, "INSERT INTO t VALUES(3,'mine')"), RC_OK);
+    assert_int_equal(run_on(&r, h.conn, "COMMIT"), RC_OK);
+    assert_int_equal(hold_end(&h), 1);
     assert_int_equal(job_wait(waits), RC_OK);
     assert_int_equal(waits->write.commit, 2);
-    /* Left without COMMIT: nothing stays. */
-    assert_int_equal(sql_writer_enter(r.engine.writer, NULL, &c, &r.bed.err), RC_OK);
-    assert_int_equal(run_on(&r, c, "DELETE FROM t"), RC_OK);
-    assert_int_equal(run_on(&r, c, "PRAGMA recursive_triggers=1"), RC_OK);
-    struct sql_conn *none;
-    struct call soon = {.deadline_ms = os_mono_ms() + 40};
-    assert_int_equal(sql_writer_enter(r.engine.writer, &soon, &none, &r.bed.err), RC_CANCELED);
-    sql_writer_leave(r.engine.writer, c, &commit);
-    assert_int_equal(commit, 0);
+    /* Given back without COMMIT: nothing stays. Who does not wait any more is forgotten. */
+    assert_int_equal(hold_begin(&h, &r.crew, &opts), RC_OK);
+    assert_int_equal(run_on(&r, h.conn, "DELETE FROM t"), RC_OK);
+    hold_ask(&none, &r.crew, &opts);
+    assert_true(sql_writer_unask(r.crew.writer, &none.turn));
+    assert_false(sql_writer_unask(r.crew.writer, &h.turn));
+    assert_int_equal(hold_end(&h), 0);
+    assert_false(none.granted);
+    hold_close(&none);
     assert_string_equal(bed_ok(&r.bed, "SELECT b FROM t"), "group\nmine");
+    end(&r);
+}
+
+/* A transaction that has only read is not the writer's: it goes on without the turn. */
+static void test_reads_go_on(void **state)
+{
+    (void)state;
+    struct rig r;
+    struct hold h;
+    uint64_t commit;
+    begin(&r);
+    hold_ask(&h, &r.crew, &(struct sql_conn_opts){.path = r.bed.path});
+    hold_wait(&h);
+    assert_int_equal(run_on(&r, h.conn, "BEGIN"), RC_OK);
+    assert_int_equal(run_on(&r, h.conn, "SELECT * FROM t"), RC_OK);
+    sql_writer_give_back(r.crew.writer, &h.turn, &commit);
+    assert_int_equal(commit, 0);
+    assert_false(sql_conn_autocommit(h.conn));
+    assert_int_equal(job_run(&r.crew, "INSERT INTO t VALUES(1,1)"), RC_OK);
+    struct sql_stmt count = {.sql = "SELECT count(*) FROM t", .sql_size = 22, .want_rows = true};
+    struct sql_sink sink = bed_sink(&r.bed.rows);
+    buf_reset(&r.bed.rows);
+    assert_int_equal(
+        sql_conn_run(h.conn, NULL, NULL, &count, &sink, &r.bed.done, &r.bed.sql_err, &r.bed.err),
+        RC_OK);
+    assert_memory_equal(r.bed.rows.data, "0", 1); /* its snapshot */
+    assert_int_equal(run_on(&r, h.conn, "COMMIT"), RC_OK);
+    hold_close(&h);
+    end(&r);
+}
+
+/* In the order of arrival, with a group between two of them while both wait. */
+static void test_turns_are_fair(void **state)
+{
+    (void)state;
+    struct rig r;
+    struct hold h[5];
+    begin(&r);
+    struct sql_conn_opts opts = {.path = r.bed.path};
+    for (int i = 0; i < 5; i++)
+        hold_ask(&h[i], &r.crew, &opts);
+    assert_true(h[0].granted);
+    assert_true(sql_writer_unask(r.crew.writer, &h[2].turn));
+    assert_true(sql_writer_unask(r.crew.writer, &h[4].turn));
+    hold_close(&h[2]);
+    hold_close(&h[4]);
+    hold_ask(&h[4], &r.crew, &opts); /* the end of the queue is where it should be */
+    struct job *a = add(&r, "INSERT INTO t VALUES(1,1)", NULL);
+    assert_int_equal(job_submit(a), RC_OK);
+    assert_false(h[1].granted);
+    assert_int_equal(run_on(&r, h[0].conn, "INSERT INTO t VALUES(10,1)"), RC_OK);
+    assert_int_equal(hold_end(&h[0]), 1);
+    assert_int_equal(job_wait(a), RC_OK);
+    assert_int_equal(a->write.commit, 2); /* before the second turn */
+    hold_wait(&h[1]);
+    struct job *b = add(&r, "INSERT INTO t VALUES(2,1)", NULL);
+    assert_int_equal(job_submit(b), RC_OK);
+    assert_false(h[3].granted);
+    assert_int_equal(run_on(&r, h[1].conn, "INSERT INTO t VALUES(11,1)"), RC_OK);
+    assert_int_equal(hold_end(&h[1]), 3);
+    hold_wait(&h[3]);
+    assert_true(b->write.commit == 4);
+    assert_false(h[4].granted);
+    assert_int_equal(hold_end(&h[3]), 0);
+    assert_true(h[4].granted);
+    assert_int_equal(hold_end(&h[4]), 0);
+    end(&r);
+}
+
+#define CHAIN 20000
+
+struct chain {
+    struct sql_writer *writer;
+    struct sql_turn turns[CHAIN];
+    struct sql_conn *conn;
+    int granted, depth;
+};
+
+static void pass_at_once(struct sql_turn *t)
+{
+    struct chain *c = t->ctx;
+    uint64_t commit;
+    assert_ptr_equal(t, &c->turns[c->granted++]);
+    assert_int_equal(++c->depth, 1);
+    sql_writer_give_back(c->writer, t, &commit);
+    c->depth--;
+}
+
+/* Thousands that give up as soon as it is their turn do not pile up on anybody's stack; and nobody
+ * is woken up to look after limits that he knows of. */
+static void test_turns_without_end(void **state)
+{
+    (void)state;
+    struct rig r;
+    struct hold h;
+    static struct chain c;
+    begin(&r);
+    struct sql_conn_opts opts = {.path = r.bed.path};
+    hold_ask(&h, &r.crew, &opts);
+    c = (struct chain){.writer = r.crew.writer, .conn = h.conn};
+    for (int i = 0; i < CHAIN; i++) {
+        c.turns[i] = (struct sql_turn){.granted = pass_at_once, .ctx = &c, .conn = h.conn};
+        sql_writer_ask(c.writer, &c.turns[i]);
+    }
+    assert_int_equal(c.granted, 0);
+    assert_int_equal(hold_end(&h), 0);
+    assert_int_equal(c.granted, CHAIN);
+    assert_in_range(r.crew.wakes, 1, 5);
     end(&r);
 }
 
@@ -353,53 +462,56 @@ static void *slow_query(void *arg)
     struct sql_error sql_err;
     struct sql_done done;
     struct err err;
-    struct sql_conn *c;
-    uint64_t commit;
-    bool ok = sql_writer_enter(r->engine.writer, NULL, &c, &err) == RC_OK;
-    ok = ok && sql_conn_run(c, NULL, NULL, &s, NULL, &done, &sql_err, &err) == RC_INVALID;
-    ok = ok && strcmp(sql_err.code, "TRANSACTION_TIMEOUT") == 0;
-    sql_writer_leave(r->engine.writer, c, &commit);
-    return ok && commit == 0 ? r : NULL;
+    struct hold h;
+    bool ok = hold_begin(&h, &r->crew, &(struct sql_conn_opts){.path = r->bed.path}) == RC_OK;
+    ok = ok && sql_conn_run(h.conn, NULL, NULL, &s, NULL, &done, &sql_err, &err) == RC_INVALID;
+    ok = ok && strcmp(sql_err.code, "TRANSACTION_TIMEOUT") == 0 && sql_turn_revoked(&h.turn);
+    return hold_end(&h) == 0 && ok ? r : NULL;
 }
 
 static void test_hold_is_limited(void **state)
 {
     (void)state;
     struct rig r;
-    struct sql_conn *c, *d;
+    struct hold c, d;
     struct sql_writer_stats stats;
     uint64_t commit;
     pthread_t thread;
     void *ok;
     begin_with(&r, (struct sql_writer_opts){.hold_ms = 100});
-    assert_int_equal(sql_writer_enter(r.engine.writer, NULL, &c, &r.bed.err), RC_OK);
-    assert_int_equal(run_on(&r, c, "INSERT INTO t VALUES(1,'lost')"), RC_OK);
+    struct sql_conn_opts opts = {.path = r.bed.path};
+    assert_int_equal(hold_begin(&c, &r.crew, &opts), RC_OK);
+    assert_int_equal(run_on(&r, c.conn, "INSERT INTO t VALUES(1,'lost')"), RC_OK);
+    assert_false(sql_turn_revoked(&c.turn));
     int64_t start = os_mono_ms();
-    assert_int_equal(job_run(&r.engine, "INSERT INTO t VALUES(1,'group')"), RC_OK);
+    assert_int_equal(job_run(&r.crew, "INSERT INTO t VALUES(1,'group')"), RC_OK);
     assert_true(os_mono_ms() - start < 2000);
+    assert_true(sql_turn_revoked(&c.turn));
     /* The next one comes in while the first still has its dead connection. */
-    assert_int_equal(sql_writer_enter(r.engine.writer, NULL, &d, &r.bed.err), RC_OK);
-    assert_ptr_not_equal(c, d);
-    assert_int_equal(run_on(&r, c, "COMMIT"), RC_INVALID);
+    assert_int_equal(hold_begin(&d, &r.crew, &opts), RC_OK);
+    assert_int_equal(run_on(&r, c.conn, "COMMIT"), RC_INVALID);
     assert_string_equal(r.bed.sql_err.code, "TRANSACTION_TIMEOUT");
-    assert_int_equal(run_on(&r, d, "INSERT INTO t VALUES(2,'d')"), RC_OK);
-    sql_writer_leave(r.engine.writer, c, &commit);
+    assert_int_equal(run_on(&r, d.conn, "INSERT INTO t VALUES(2,'d')"), RC_OK);
+    sql_writer_give_back(r.crew.writer, &c.turn, &commit);
     assert_int_equal(commit, 0);
-    assert_int_equal(run_on(&r, d, "COMMIT"), RC_OK);
-    sql_writer_leave(r.engine.writer, d, &commit);
-    assert_int_equal(commit, 2);
-    /* One that runs is interrupted, by the next waiter if nobody else looks. */
-    engine_pause(&r.engine, true);
+    assert_int_equal(run_on(&r, c.conn, "SELECT 1"), RC_OK); /* it lives again */
+    hold_close(&c);
+    assert_int_equal(run_on(&r, d.conn, "COMMIT"), RC_OK);
+    assert_int_equal(hold_end(&d), 2);
+    /* One that runs is interrupted. Nobody need be waiting for that. */
     assert_int_equal(thr_start(&thread, "slow", slow_query, &r, &r.bed.err), RC_OK);
-    os_sleep_ms(30);
-    assert_int_equal(sql_writer_enter(r.engine.writer, NULL, &c, &r.bed.err), RC_OK);
-    sql_writer_leave(r.engine.writer, c, &commit);
     pthread_join(thread, &ok);
     assert_non_null(ok);
-    engine_pause(&r.engine, false);
-    sql_writer_look(r.engine.writer, &stats);
-    assert_int_equal(stats.timed_out, 2);
-    assert_string_equal(bed_ok(&r.bed, "SELECT b FROM t"), "group\nd");
+    /* A commit that was made before the end of the hold counts, whenever it is given back. */
+    assert_int_equal(hold_begin(&c, &r.crew, &opts), RC_OK);
+    assert_int_equal(run_on(&r, c.conn, "INSERT INTO t VALUES(3,'kept')"), RC_OK);
+    assert_int_equal(run_on(&r, c.conn, "COMMIT"), RC_OK);
+    while (!sql_turn_revoked(&c.turn))
+        os_sleep_ms(5);
+    assert_int_equal(hold_end(&c), 3);
+    sql_writer_look(r.crew.writer, &stats);
+    assert_int_equal(stats.timed_out, 3);
+    assert_string_equal(bed_ok(&r.bed, "SELECT b FROM t"), "group\nd\nkept");
     end(&r);
 }
 
@@ -408,12 +520,12 @@ static void test_queue_is_bounded(void **state)
     (void)state;
     struct rig r;
     begin_with(&r, (struct sql_writer_opts){.queue_max = 3});
-    engine_pause(&r.engine, true);
+    crew_pause(&r.crew, true);
     for (int i = 0; i < 4; i++) {
         struct job *j = add(&r, "INSERT INTO t(b) VALUES(1)", NULL);
         assert_int_equal(job_submit(j), i < 3 ? RC_OK : RC_BUSY);
     }
-    engine_pause(&r.engine, false);
+    crew_pause(&r.crew, false);
     for (int i = 0; i < 3; i++)
         assert_int_equal(job_wait(&r.jobs[i]), RC_OK);
     end(&r);
@@ -444,14 +556,11 @@ static void test_policies_are_their_own(void **state)
 static void test_no_database(void **state)
 {
     (void)state;
-    struct engine e;
-    struct sql_conn *c;
-    struct err err;
+    struct crew e;
     struct sql_writer_opts opts = {.conn = {.path = "/nonexistent/dir/a.db"}};
-    engine_start(&e, &opts);
+    crew_start(&e, &opts);
     assert_int_equal(job_run(&e, "SELECT 1"), RC_NOT_FOUND);
-    assert_int_equal(sql_writer_enter(e.writer, NULL, &c, &err), RC_NOT_FOUND);
-    engine_stop(&e);
+    crew_stop(&e);
     sql_writer_free(NULL);
 }
 
@@ -468,6 +577,9 @@ int main(void)
         cmocka_unit_test(test_deadlines),
         cmocka_unit_test(test_busy),
         cmocka_unit_test(test_interactive),
+        cmocka_unit_test(test_reads_go_on),
+        cmocka_unit_test(test_turns_are_fair),
+        cmocka_unit_test(test_turns_without_end),
         cmocka_unit_test(test_hold_is_limited),
         cmocka_unit_test(test_queue_is_bounded),
         cmocka_unit_test(test_policies_are_their_own),

@@ -1,5 +1,5 @@
-/* engine.c -- see engine.h. */
-#include "sql/engine.h"
+/* crew.c -- see crew.h. */
+#include "sql/crew.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -14,12 +14,13 @@ static void wake(void *ctx);
 static enum rc run(struct sql_write *w, struct sql_conn *c, struct err *err);
 static void restart(struct sql_write *w);
 static void done(struct sql_write *w);
+static void granted(struct sql_turn *t);
 
-void engine_start(struct engine *e, const struct sql_writer_opts *opts)
+void crew_start(struct crew *e, const struct sql_writer_opts *opts)
 {
     struct err err;
     struct sql_writer_opts o = *opts;
-    *e = (struct engine){0};
+    *e = (struct crew){0};
     pthread_mutex_init(&e->lock, NULL);
     thr_cond_init(&e->cond);
     o.wake = wake;
@@ -28,7 +29,7 @@ void engine_start(struct engine *e, const struct sql_writer_opts *opts)
     assert_int_equal(thr_start(&e->thread, "work", work, e, &err), RC_OK);
 }
 
-void engine_stop(struct engine *e)
+void crew_stop(struct crew *e)
 {
     thr_lock(&e->lock);
     e->stop = true;
@@ -40,7 +41,7 @@ void engine_stop(struct engine *e)
     pthread_cond_destroy(&e->cond);
 }
 
-void engine_pause(struct engine *e, bool paused)
+void crew_pause(struct crew *e, bool paused)
 {
     thr_lock(&e->lock);
     e->paused = paused;
@@ -48,9 +49,9 @@ void engine_pause(struct engine *e, bool paused)
     thr_unlock(&e->lock);
 }
 
-void job_init(struct job *j, struct engine *e, const char *a, const char *b)
+void job_init(struct job *j, struct crew *e, const char *a, const char *b)
 {
-    *j = (struct job){.engine = e, .sql = {a, b}};
+    *j = (struct job){.crew = e, .sql = {a, b}};
     j->write.run = run;
     j->write.restart = restart;
     j->write.fn = done;
@@ -65,19 +66,19 @@ void job_fini(struct job *j)
 enum rc job_submit(struct job *j)
 {
     struct err err;
-    return sql_writer_submit(j->engine->writer, &j->write, &err);
+    return sql_writer_submit(j->crew->writer, &j->write, &err);
 }
 
 enum rc job_wait(struct job *j)
 {
-    thr_lock(&j->engine->lock);
+    thr_lock(&j->crew->lock);
     while (!j->ready)
-        thr_wait(&j->engine->cond, &j->engine->lock, 0);
-    thr_unlock(&j->engine->lock);
+        thr_wait(&j->crew->cond, &j->crew->lock, 0);
+    thr_unlock(&j->crew->lock);
     return j->write.rc;
 }
 
-enum rc job_run(struct engine *e, const char *sql)
+enum rc job_run(struct crew *e, const char *sql)
 {
     struct job j;
     job_init(&j, e, sql, NULL);
@@ -87,9 +88,58 @@ enum rc job_run(struct engine *e, const char *sql)
     return rc;
 }
 
+void hold_ask(struct hold *h, struct crew *e, const struct sql_conn_opts *opts)
+{
+    struct err err;
+    *h = (struct hold){.crew = e};
+    if (sql_conn_open(opts, &h->conn, &err) != RC_OK) fail_msg("%s", err.text);
+    h->turn = (struct sql_turn){.granted = granted, .ctx = h, .conn = h->conn};
+    sql_writer_ask(e->writer, &h->turn);
+}
+
+void hold_wait(struct hold *h)
+{
+    thr_lock(&h->crew->lock);
+    while (!h->granted)
+        thr_wait(&h->crew->cond, &h->crew->lock, 0);
+    thr_unlock(&h->crew->lock);
+}
+
+enum rc hold_begin(struct hold *h, struct crew *e, const struct sql_conn_opts *opts)
+{
+    struct err err;
+    hold_ask(h, e, opts);
+    hold_wait(h);
+    return sql_conn_begin(h->conn, true, &err);
+}
+
+uint64_t hold_end(struct hold *h)
+{
+    uint64_t commit = 0;
+    sql_writer_give_back(h->crew->writer, &h->turn, &commit);
+    hold_close(h);
+    return commit;
+}
+
+void hold_close(struct hold *h)
+{
+    sql_conn_close(h->conn);
+    h->conn = NULL;
+}
+
+static void granted(struct sql_turn *t)
+{
+    struct hold *h = t->ctx;
+    struct crew *e = h->crew;
+    thr_lock(&e->lock);
+    h->granted = true;
+    pthread_cond_broadcast(&e->cond);
+    thr_unlock(&e->lock);
+}
+
 static void *work(void *arg)
 {
-    struct engine *e = arg;
+    struct crew *e = arg;
     bool more = false;
     thr_lock(&e->lock);
     while (!e->stop) {
@@ -110,8 +160,9 @@ static void *work(void *arg)
 
 static void wake(void *ctx)
 {
-    struct engine *e = ctx;
+    struct crew *e = ctx;
     thr_lock(&e->lock);
+    e->wakes++;
     e->woken = true;
     pthread_cond_broadcast(&e->cond);
     thr_unlock(&e->lock);
@@ -146,7 +197,7 @@ static void done(struct sql_write *w)
     struct job *j = w->ctx;
     struct err err;
     (void)!buf_append(&j->rows, "", 1, &err);
-    struct engine *e = j->engine;
+    struct crew *e = j->crew;
     thr_lock(&e->lock);
     j->ready = true; /* from here on the job may be gone */
     pthread_cond_broadcast(&e->cond);

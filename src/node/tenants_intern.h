@@ -1,0 +1,194 @@
+/*
+ * tenants_intern.h -- shared between the files of the tenants; nobody else includes it.
+ *
+ *   tenants.c        the table: open, peek, release, the housekeeper
+ *   tenants_slot.c   one tenant: start and end its engine and its task
+ *   tenants_conf.c   conf.json
+ *   tenants_disk.c   paths, and what is done with whole folders
+ *   tenants_admin.c  create, import, remove, rename, configure, list, info, checkpoint, image
+ *   tenants_past.c   fork and rewind; logs of tenants
+ */
+#ifndef NODE_TENANTS_INTERN_H
+#define NODE_TENANTS_INTERN_H
+#include "base/os.h"
+#include "base/thr.h"
+#include "log/layout.h"
+#include "node/config.h"
+#include "node/task.h"
+#include "node/tenants.h"
+
+#define TENANTS_SHARDS   64
+#define TENANTS_CLAIM_MS 5000  /* so long an administrator waits until nobody uses a tenant */
+#define TENANTS_STORE_MS 30000 /* ... and until the store has everything */
+#define TENANTS_PATH_MAX 1024  /* of DIR: paths below it fit into OS_PATH_MAX */
+
+/* ---- conf.json ---- */
+struct tenants_conf {
+    struct tenants_conf *older; /* of the same tenant; somebody may look at it still */
+    struct tenant_conf conf;    /* its texts are ours */
+    int64_t created_ms;
+};
+/* conf NULL: all default. Fails: RC_INVALID a text that is too long; RC_NO_MEM. */
+MUST_CHECK enum rc tenants_conf_new(const struct tenant_conf *conf, int64_t created_ms,
+                                    struct tenants_conf **ret_c, struct err *err);
+void tenants_conf_free(struct tenants_conf *c); /* and the older ones; NULL is fine */
+void tenants_conf_freep(struct tenants_conf **c);
+/* No file: all default. Fails: RC_CORRUPT; RC_NO_MEM; by errno. */
+MUST_CHECK enum rc tenants_conf_load(const char *path, struct tenants_conf **ret_c,
+                                     struct err *err);
+MUST_CHECK enum rc tenants_conf_save(const char *path, const struct tenants_conf *c,
+                                     struct err *err);
+
+/* ---- one tenant that is known to the table ---- */
+enum slot_state {
+    SLOT_OPENING,  /* by one thread; others wait */
+    SLOT_OPEN,
+    SLOT_CLOSING,  /* its engine is being closed */
+    SLOT_DRAINING, /* no engine; its task brings the rest to the store. May be opened again */
+    SLOT_FREEING,  /* its task is being ended */
+    SLOT_CLAIMED   /* an administrator has it */
+};
+struct slot {
+    struct tenant t; /* first: what the server has */
+    struct tenants *ts;
+    struct slot *next;     /* [shard] */
+    enum slot_state state; /* [shard] */
+    unsigned refs;         /* [shard] */
+    bool wanted;           /* [shard] somebody waits to claim it; do not let others in */
+    bool stale;            /* [shard] its engine has an old configuration */
+    bool trimmed;          /* [shard] since it was last used */
+    int64_t used_ms;       /* [shard] */
+    /* The drain; [shard] */
+    bool drain_pending, drain_done;
+    uint64_t drain_of, drain_epoch; /* the drain that waits, the one that counts */
+    int64_t drain_ms;
+    struct tenant_wait drain;
+    /* Of whoever brought it into its state: */
+    struct tenants_conf *confs;
+    struct config_db db;
+    char *path, *meta;
+    uint64_t page_size;
+    struct task *task;
+    atomic_bool cancel; /* give up calls to the store */
+    bool counted;       /* in ts->open */
+};
+struct shard {
+    pthread_mutex_t lock;
+    pthread_cond_t changed; /* a state, or refs down to 0 */
+    struct slot *slots;
+};
+#define TENANTS_FORGET "forget." /* in DIR/tmp: its log is to be deleted as well */
+struct leftover { /* in DIR/tmp, from before the start */
+    struct leftover *next;
+    char name[256];
+    struct slot *forgotten; /* claimed until its log is deleted; NULL: none */
+};
+struct tenants {
+    struct tenants_opts opts;
+    char *dir, *store_url;
+    bool embedded; /* the store is DIR/backup */
+    int lock_fd;
+    struct config *base;
+    struct task_pools pools;
+    struct task_outage outage;
+    struct sched_job trim;
+    struct shard shards[TENANTS_SHARDS];
+    atomic_uint open, draining, parked;
+    _Atomic uint64_t opened, closed;
+    _Atomic int64_t memory;
+
+    pthread_t keeper;
+    bool keeper_runs;
+    pthread_mutex_t keeper_lock;
+    pthread_cond_t keeper_poked;
+    bool poked, stop; /* [keeper_lock] */
+    atomic_bool stopping;
+    /* keeper only: */
+    struct leftover *leftovers;
+    int64_t parked_ms, memory_ms, leftovers_ms;
+    unsigned parked_now; /* since the last look at the marks */
+    unsigned parked_opened;
+    bool parked_known;
+};
+
+/* ---- tenants_slot.c ---- */
+/* A new one for the table, in SLOT_OPENING or SLOT_CLAIMED. */
+MUST_CHECK enum rc slot_new(struct tenants *ts, const char *name, enum slot_state state,
+                            struct slot **ret_s, struct err *err);
+void slot_free(struct slot *s);
+/* Configuration, mark, task and engine, as far as they are not there. */
+MUST_CHECK enum rc slot_start(struct slot *s, struct err *err);
+void slot_close_engine(struct slot *s);
+/* whole: the store has everything, so the mark goes. */
+void slot_end_task(struct slot *s, bool whole);
+/* Wait until the store has all that was committed before. txid (may be NULL): what a restore to it
+ * needs. Fails: RC_CANCELED deadline_ms, or the task ends. */
+MUST_CHECK enum rc slot_wait_stored(struct slot *s, int64_t deadline_ms, uint64_t *ret_txid,
+                                    struct err *err);
+/* Let on_drained tell the table when the store has all; under the shard's lock, in SLOT_DRAINING. */
+void slot_drain(struct slot *s);
+
+/* ---- tenants.c ---- */
+struct shard *tenants_shard(struct tenants *ts, const char *name);
+struct slot *tenants_find(struct shard *sh, const char *name); /* under its lock */
+MUST_CHECK enum rc tenants_open(struct tenants *ts, const char *name, struct tenant **ret_t,
+                                struct err *err);
+struct tenant *tenants_peek(struct tenants *ts, const char *name);
+void tenants_release(struct tenants *ts, struct tenant *t);
+uint64_t tenants_index(struct tenant *t);
+void tenants_wait(struct tenant *t, struct tenant_wait *w);
+/* The name for one's own: nobody uses it and nobody gets it, until tenants_unclaim. It has a task if
+ * it was open. Fails: RC_BUSY; RC_NO_MEM. */
+MUST_CHECK enum rc tenants_claim(struct tenants *ts, const char *name, struct slot **ret_s,
+                                 struct err *err);
+void tenants_unclaim(struct slot *s);
+void tenants_poke(struct tenants *ts); /* there is work for the housekeeper */
+
+/* ---- tenants_disk.c ---- */
+enum tenants_file { TENANT_FOLDER, TENANT_DATA, TENANT_CONF, TENANT_META, TENANT_MARK };
+void tenants_path(const struct tenants *ts, const char *name, enum tenants_file which,
+                  char ret_path[OS_PATH_MAX]);
+MUST_CHECK enum rc tenants_check_name(const char *name, bool create, struct err *err);
+enum rc tenants_no_such(struct err *err, const char *name); /* RC_NOT_FOUND */
+MUST_CHECK enum rc tenants_exists(const struct tenants *ts, const char *name, bool *ret_yes,
+                                  struct err *err);
+/* A path in DIR/tmp that nobody has; prefix may be "". */
+void tenants_tmp(const struct tenants *ts, const char *prefix, char ret_path[OS_PATH_MAX]);
+MUST_CHECK enum rc tenants_mkdir(const char *path, struct err *err);
+MUST_CHECK enum rc tenants_delete_tree(const char *path, struct err *err); /* none is fine */
+/* Make the folder at `tmp` the one of the tenant. Fails: RC_CONFLICT there is one. */
+MUST_CHECK enum rc tenants_put_in_place(const struct tenants *ts, const char *tmp,
+                                        const char *name, struct err *err);
+MUST_CHECK enum rc tenants_fsync_file(const char *path, struct err *err);
+MUST_CHECK enum rc tenants_copy_file(const char *from, const char *to, struct err *err);
+/* A folder with conf.json in DIR/tmp, its path in ret_path. */
+MUST_CHECK enum rc tenants_build(const struct tenants *ts, const struct tenants_conf *c,
+                                 char ret_path[OS_PATH_MAX], struct err *err);
+
+/* ---- tenants_past.c ---- */
+/* Where a tenant's log is. Fails: RC_INVALID; RC_NO_MEM. */
+MUST_CHECK enum rc tenants_replica(const struct tenants *ts, const char *name,
+                                   struct config_replica *ret_r, struct err *err);
+MUST_CHECK enum rc tenants_delete_log(const struct tenants *ts, const char *name, struct err *err);
+
+/* ---- what struct tenants_ops points to ---- */
+enum rc tenants_create(struct tenants *ts, const char *name, const struct tenant_conf *conf,
+                       struct err *err);
+enum rc tenants_import(struct tenants *ts, const char *name, const struct tenant_conf *conf,
+                       const char *path, bool dump, struct err *err);
+enum rc tenants_remove(struct tenants *ts, const char *name, bool keep_backup, struct err *err);
+enum rc tenants_rename(struct tenants *ts, const char *from, const char *to, struct err *err);
+enum rc tenants_fork(struct tenants *ts, const char *from, const char *to,
+                     const struct tenant_at *at, struct err *err);
+enum rc tenants_rewind(struct tenants *ts, const char *name, const struct tenant_at *at,
+                       struct err *err);
+enum rc tenants_configure(struct tenants *ts, const char *name, const struct tenant_conf *conf,
+                          struct err *err);
+enum rc tenants_list(struct tenants *ts, const char *from, tenant_list_fn *fn, void *ctx,
+                     struct err *err);
+enum rc tenants_info(struct tenants *ts, const char *name, struct tenant_info *ret,
+                     struct err *err);
+enum rc tenants_checkpoint(struct tenants *ts, const char *name, struct err *err);
+enum rc tenants_image(struct tenants *ts, const char *name, tenant_bytes_fn *fn, void *ctx,
+                      struct err *err);
+#endif

@@ -1,0 +1,248 @@
+/*
+ * tenants_slot.c -- one tenant: its engine, which serves, and its task, which brings what was
+ * committed into the log; see tenants_intern.h.
+ */
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include "base/bytes.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "node/tenants_intern.h"
+
+#define PAGE_SIZE      4096 /* of a database that does not exist yet */
+#define CACHE_SHARE    64   /* a connection's part of all caches */
+#define CACHE_KIB_MIN  256
+#define CACHE_KIB_MAX  16384
+#define IDLE_CONNS_MAX 4
+
+struct stored_wait {
+    struct tenant_wait w;
+    pthread_mutex_t lock;
+    pthread_cond_t told;
+    bool done;
+    enum rc rc;
+    struct err err;
+};
+
+static enum rc put_mark(struct slot *s, struct err *err);
+static enum rc start_task(struct slot *s, struct err *err);
+static enum rc start_engine(struct slot *s, struct err *err);
+static uint64_t page_size_of(const char *path);
+static void on_commit(void *ctx);
+static void on_stored(struct tenant_wait *w, enum rc rc, const struct err *err);
+static void on_drained(struct tenant_wait *w, enum rc rc, const struct err *err);
+
+enum rc slot_new(struct tenants *ts, const char *name, enum slot_state state, struct slot **ret_s,
+                 struct err *err)
+{
+    char path[OS_PATH_MAX], meta[OS_PATH_MAX];
+    struct slot *s = mem_calloc(1, sizeof *s);
+    if (s == NULL) return err_mem(err, "a tenant");
+    snprintf(s->t.name, sizeof s->t.name, "%s", name);
+    tenants_path(ts, name, TENANT_DATA, path);
+    tenants_path(ts, name, TENANT_META, meta);
+    s->ts = ts;
+    s->state = state;
+    s->used_ms = os_mono_ms();
+    s->path = mem_strdup(path);
+    s->meta = mem_strdup(meta);
+    if (s->path != NULL && s->meta != NULL) return *ret_s = s, RC_OK;
+    slot_free(s);
+    return err_mem(err, "a tenant");
+}
+
+void slot_free(struct slot *s)
+{
+    if (s == NULL) return;
+    ASSERT(s->task == NULL && s->t.engine == NULL);
+    tenants_conf_free(s->confs);
+    mem_free(s->path);
+    mem_free(s->meta);
+    mem_free(s);
+}
+
+enum rc slot_start(struct slot *s, struct err *err)
+{
+    char path[OS_PATH_MAX];
+    if (s->confs == NULL) {
+        tenants_path(s->ts, s->t.name, TENANT_CONF, path);
+        TRY(tenants_conf_load(path, &s->confs, err));
+    }
+    atomic_store(&s->t.conf, &s->confs->conf);
+    if (s->task == NULL) {
+        s->page_size = page_size_of(s->path);
+        TRY(put_mark(s, err));
+        TRY(start_task(s, err));
+    }
+    return s->t.engine == NULL ? start_engine(s, err) : RC_OK;
+}
+
+void slot_close_engine(struct slot *s)
+{
+    sql_engine_close(s->t.engine);
+    s->t.engine = NULL;
+    if (s->counted) atomic_fetch_sub(&s->ts->open, 1);
+    s->counted = false;
+}
+
+void slot_end_task(struct slot *s, bool whole)
+{
+    char mark[OS_PATH_MAX];
+    struct err ignored; /* a mark too many is an open too many */
+    if (s->task == NULL) return;
+    atomic_store(&s->cancel, true);
+    task_stop(s->task);
+    task_free(s->task);
+    s->task = NULL;
+    atomic_fetch_add(&s->ts->closed, 1);
+    tenants_path(s->ts, s->t.name, TENANT_MARK, mark);
+    if (whole) (void)!os_unlink(mark, &ignored);
+}
+
+enum rc slot_wait_stored(struct slot *s, int64_t deadline_ms, uint64_t *ret_txid, struct err *err)
+{
+    struct stored_wait sw = {.w = {.fn = on_stored, .deadline_ms = deadline_ms},
+                             .lock = PTHREAD_MUTEX_INITIALIZER};
+    thr_cond_init(&sw.told);
+    sw.w.ctx = &sw;
+    task_wait(s->task, &sw.w);
+    thr_lock(&sw.lock);
+    while (!sw.done)
+        thr_wait(&sw.told, &sw.lock, 0);
+    thr_unlock(&sw.lock);
+    pthread_cond_destroy(&sw.told);
+    pthread_mutex_destroy(&sw.lock);
+    if (sw.rc != RC_OK) {
+        *err = sw.err;
+        return err_wrap(err, "the log of namespace `%s`", s->t.name);
+    }
+    if (ret_txid != NULL) *ret_txid = sw.w.txid;
+    return RC_OK;
+}
+
+/* An earlier drain, from before it was opened again, may still wait: when it is told, it finds
+ * itself outdated, and the housekeeper begins the next. */
+void slot_drain(struct slot *s)
+{
+    if (s->drain_pending || s->drain_done) return;
+    s->drain_pending = true;
+    s->drain_of = s->drain_epoch;
+    s->drain = (struct tenant_wait){.fn = on_drained, .ctx = s};
+    task_wait(s->task, &s->drain);
+}
+
+/* Whoever finds it after a crash knows that the log may lack something. */
+static enum rc put_mark(struct slot *s, struct err *err)
+{
+    char mark[OS_PATH_MAX], folder[OS_PATH_MAX];
+    CLEANUP(os_closep) int fd = -1;
+    tenants_path(s->ts, s->t.name, TENANT_MARK, mark);
+    enum rc rc = os_open(mark, O_WRONLY | O_CREAT | O_EXCL, 0600, &fd, err);
+    if (rc == RC_CONFLICT) return RC_OK;
+    TRY(rc);
+    snprintf(folder, sizeof folder, "%s/open", s->ts->dir);
+    return os_fsync_dir(folder, err);
+}
+
+static enum rc start_task(struct slot *s, struct err *err)
+{
+    struct task_pools pools = s->ts->pools;
+    struct config_replica replica = {0};
+    atomic_store(&s->cancel, false);
+    pools.cancel = &s->cancel;
+    TRY(tenants_replica(s->ts, s->t.name, &replica, err));
+    /* The texts are those of the base, but for what differs; the replica is read by task_new only. */
+    s->db = s->ts->base->dbs[0];
+    s->db.path = s->path;
+    s->db.meta_path = s->meta;
+    s->db.replica = replica;
+    s->db.replica.sync_interval_ms = s->ts->opts.sync_interval_ms;
+    s->db.max_sync_wal_bytes = 0; /* so that a commit is in the next batch, see task_index */
+    enum rc rc = task_new(s->ts->base, &s->db, &pools, &s->task, err);
+    config_replica_fini(&replica);
+    s->db.replica = (struct config_replica){0};
+    if (rc == RC_OK) rc = task_start(s->task, err);
+    if (rc == RC_OK) {
+        atomic_fetch_add(&s->ts->opened, 1);
+        return RC_OK;
+    }
+    task_free(s->task);
+    s->task = NULL;
+    return rc;
+}
+
+static enum rc start_engine(struct slot *s, struct err *err)
+{
+    const struct tenants_opts *o = &s->ts->opts;
+    const struct tenant_conf *conf = &s->confs->conf;
+    int64_t cache_kib = o->cache_kib / CACHE_SHARE;
+    if (cache_kib < CACHE_KIB_MIN) cache_kib = CACHE_KIB_MIN;
+    if (cache_kib > CACHE_KIB_MAX) cache_kib = CACHE_KIB_MAX;
+    uint64_t page_max = conf->size_max == 0 ? 0 : conf->size_max / s->page_size;
+    if (conf->size_max != 0 && page_max == 0) page_max = 1;
+    const struct sql_engine_opts opts = {
+        .conn = {.path = s->path,
+                 .full_sync = o->full_sync,
+                 .foreign_keys = true,
+                 .temp_in_file = true,
+                 .cache_kib = cache_kib,
+                 .page_max = page_max,
+                 .value_max = conf->row_max},
+        .pool = o->write,
+        .conn_max = o->readers,
+        .idle_max = IDLE_CONNS_MAX,
+        .hold_ms = conf->txn_ms > 0 ? conf->txn_ms : o->txn_ms,
+        .committed = on_commit,
+        .ctx = s,
+    };
+    s->stale = false;
+    return sql_engine_open(&opts, &s->t.engine, err);
+}
+
+/* No database yet: what SQLite will choose. Only while nothing of it is open here: to close any
+ * descriptor of a database drops all locks of this process on it. */
+static uint64_t page_size_of(const char *path)
+{
+    uint8_t head[100];
+    struct err ignored;
+    size_t got;
+    CLEANUP(os_closep) int fd = -1;
+    if (os_open(path, O_RDONLY, 0, &fd, &ignored) != RC_OK) return PAGE_SIZE;
+    if (os_pread(fd, head, sizeof head, 0, &got, &ignored) != RC_OK || got < sizeof head)
+        return PAGE_SIZE;
+    uint64_t size = get_be16(head + 16);
+    return size == 1 ? 65536 : size < 512 ? PAGE_SIZE : size;
+}
+
+static void on_commit(void *ctx)
+{
+    struct slot *s = ctx;
+    task_committed(s->task);
+}
+
+static void on_stored(struct tenant_wait *w, enum rc rc, const struct err *err)
+{
+    struct stored_wait *sw = w->ctx;
+    thr_lock(&sw->lock);
+    sw->done = true;
+    sw->rc = rc;
+    sw->err = *err;
+    pthread_cond_signal(&sw->told);
+    thr_unlock(&sw->lock);
+}
+
+/* By a job of the task, or by slot_end_task. */
+static void on_drained(struct tenant_wait *w, enum rc rc, const struct err *err)
+{
+    struct slot *s = w->ctx;
+    struct tenants *ts = s->ts;
+    struct shard *sh = tenants_shard(ts, s->t.name);
+    (void)err;
+    thr_lock(&sh->lock);
+    s->drain_pending = false;
+    if (rc == RC_OK && s->drain_of == s->drain_epoch) s->drain_done = true;
+    thr_unlock(&sh->lock); /* from here it may be gone */
+    tenants_poke(ts);
+}

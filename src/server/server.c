@@ -1,0 +1,176 @@
+/* server.c -- start, stop, and the clock of the service. See server.h. */
+#include "server/server.h"
+#include <stdio.h>
+#include <string.h>
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/os.h"
+#include "base/thr.h"
+#include "server/server_intern.h"
+
+#define TICK_MS        100
+#define WORK_THREADS   32
+#define SLOW_NICE      10
+#define BODY_MAX       (64u << 20)
+#define BYTE_MAX       (64u << 20)
+#define QUERY_MS       60000
+#define TXN_MS         5000
+#define TURN_MS        10000
+#define DURABLE_MS     30000
+#define STREAM_IDLE_MS 10000
+#define CLOSING_MS     1000 /* for the closing handshakes of WebSockets */
+
+static void set_defaults(struct server_opts *o);
+static enum rc start(struct server *s, struct err *err);
+static enum rc start_fronts(struct server *s, struct err *err);
+static void *tick(void *arg);
+static void release_tenant(void *ctx, struct tenant *t);
+static void wait_idle(struct server *s, int64_t wait_ms);
+
+enum rc server_start(const struct server_opts *opts, struct server **ret_s, struct err *err)
+{
+    struct server *s = mem_calloc(1, sizeof *s);
+    if (s == NULL) return err_mem(err, "the server");
+    s->opts = *opts;
+    set_defaults(&s->opts);
+    exec_env_init(&s->env);
+    enum rc rc = start(s, err);
+    if (rc != RC_OK) {
+        server_stop(s, 0);
+        return rc;
+    }
+    *ret_s = s;
+    return RC_OK;
+}
+
+void server_addresses(const struct server *s, char *out, size_t size, char *admin_out,
+                      size_t admin_size)
+{
+    http_server_address(s->http, out, size);
+    admin_out[0] = '\0';
+    if (s->admin != NULL) http_server_address(s->admin, admin_out, admin_size);
+}
+
+void server_stop(struct server *s, int64_t wait_ms)
+{
+    if (s == NULL) return;
+    if (s->http != NULL) http_server_quiesce(s->http);
+    if (s->admin != NULL) http_server_quiesce(s->admin);
+    wait_idle(s, wait_ms);
+    /* Now they are told to end: what they wait for comes no more. */
+    if (s->hub != NULL) ws_hub_free(s->hub, CLOSING_MS);
+    http_server_stop(s->http);
+    http_server_stop(s->admin);
+    while (atomic_load(&s->ws_open) > 0)
+        os_sleep_ms(5);
+    atomic_store(&s->stop, true);
+    if (s->ticking) pthread_join(s->ticker, NULL);
+    crew_free(s->env.work);
+    crew_free(s->env.slow);
+    batons_free(s->batons);
+    exec_env_fini(&s->env);
+    auth_free(s->auth);
+    mem_free(s);
+}
+
+enum rc server_reload(struct server *s, const struct auth_opts *auth, struct err *err)
+{
+    TRY(auth_reload(s->auth, auth, err));
+    if (s->opts.tls_cert == NULL) return RC_OK;
+    TRY(http_server_reload_tls(s->http, err));
+    return s->admin != NULL ? http_server_reload_tls(s->admin, err) : RC_OK;
+}
+
+static void set_defaults(struct server_opts *o)
+{
+    if (o->threads == 0) o->threads = (unsigned)os_cpu_count();
+    if (o->work_threads == 0) o->work_threads = WORK_THREADS;
+    if (o->body_max == 0) o->body_max = BODY_MAX;
+    if (o->byte_max == 0) o->byte_max = BYTE_MAX;
+    if (o->query_ms == 0) o->query_ms = QUERY_MS;
+    if (o->txn_ms == 0) o->txn_ms = TXN_MS;
+    if (o->turn_ms == 0) o->turn_ms = TURN_MS;
+    if (o->durable_ms == 0) o->durable_ms = DURABLE_MS;
+    if (o->stream_idle_ms == 0) o->stream_idle_ms = STREAM_IDLE_MS;
+}
+
+static enum rc start(struct server *s, struct err *err)
+{
+    const struct server_opts *o = &s->opts;
+    struct exec_env *env = &s->env;
+    env->ops = o->ops;
+    env->tenants = o->tenants;
+    env->query_ms = o->query_ms;
+    env->txn_ms = o->txn_ms;
+    env->turn_ms = o->turn_ms;
+    env->durable_ms = o->durable_ms;
+    env->byte_max = o->byte_max;
+    struct batons_opts batons = {
+        .txn_idle_ms = o->stream_idle_ms, .release = release_tenant, .ctx = s};
+    memcpy(batons.key, o->baton_key, sizeof batons.key);
+    unsigned slow = (unsigned)os_cpu_count() > 2 ? (unsigned)os_cpu_count() : 2;
+    TRY(auth_new(&o->auth, &s->auth, err));
+    TRY(batons_new(&batons, &s->batons, err));
+    TRY(crew_new("work", o->work_threads, 0, &env->work, err));
+    TRY(crew_new("slow", slow, SLOW_NICE, &env->slow, err));
+    TRY(ws_hub_new(&(struct ws_opts){.threads = o->threads, .message_max = o->body_max}, &s->hub,
+                   err));
+    TRY(thr_start(&s->ticker, "ticker", tick, s, err));
+    s->ticking = true;
+    return start_fronts(s, err);
+}
+
+static enum rc start_fronts(struct server *s, struct err *err)
+{
+    const struct server_opts *o = &s->opts;
+    struct http_opts http = {
+        .listen = o->listen,
+        .listen_fd = o->listen_fd,
+        .threads = o->threads,
+        .body_max = o->body_max,
+        .conn_max = o->conn_max,
+        .idle_ms = o->idle_ms,
+        .tls_cert = o->tls_cert,
+        .tls_key = o->tls_key,
+        .cors = true,
+        .handle = ask_handle,
+        .ctx = s,
+    };
+    TRY(http_server_start(&http, &s->http, err));
+    if (o->admin_listen[0] == '\0' && o->admin_fd < 0) return RC_OK;
+    http.listen = o->admin_listen;
+    http.listen_fd = o->admin_fd;
+    http.threads = 1;
+    http.cors = false;
+    http.handle = admin_handle;
+    return http_server_start(&http, &s->admin, err);
+}
+
+/* What is due without anybody asking: streams whose time is over, turns waited for too long. */
+static void *tick(void *arg)
+{
+    struct server *s = arg;
+    while (!atomic_load(&s->stop)) {
+        exec_env_tick(&s->env);
+        batons_tick(s->batons);
+        os_sleep_ms(TICK_MS);
+    }
+    return NULL;
+}
+
+static void release_tenant(void *ctx, struct tenant *t)
+{
+    struct server *s = ctx;
+    s->opts.ops->release(s->opts.tenants, t);
+}
+
+static void wait_idle(struct server *s, int64_t wait_ms)
+{
+    int64_t end_ms = os_mono_ms() + wait_ms;
+    while (os_mono_ms() < end_ms) {
+        size_t active = s->http != NULL ? http_server_active(s->http) : 0;
+        if (s->admin != NULL) active += http_server_active(s->admin);
+        if (active == 0) return;
+        os_sleep_ms(5);
+    }
+}

@@ -1,0 +1,508 @@
+/*
+ * wire.c -- the streams of a WebSocket connection: each runs its messages one after another, and
+ * streams do not wait for each other. See wire.h.
+ *
+ * A stream that has work is `running`: its first message belongs to whoever runs it. What is done
+ * at once is run in a loop by the thread that brought it; what ends on another thread goes on by
+ * the working crew, because that other thread is a writer's, with a group of its own to care for.
+ */
+#include "wire.h"
+#include <string.h>
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/os.h"
+#include "base/thr.h"
+
+#define FETCH_MAX 65536 /* entries of one answer */
+
+static void open_stream(struct client *c, struct msg *m);
+static void at_once(struct client *c, struct msg *m);
+static void answer_error(struct msg *m, const char *code, const char *text);
+static struct wstream *stream_of(struct client *c, const struct msg *m);
+static struct wstream *find_stream(struct client *c, int32_t id);
+static struct cursor *find_cursor(struct client *c, int32_t id);
+static bool resolve_all(struct client *c, struct msg *m);
+static bool resolve(struct client *c, struct msg *m, const struct hrana_sql *sql);
+static void enqueue(struct client *c, struct wstream *st, struct msg *m);
+static void run_stream(struct wstream *st, struct msg *m);
+static bool run_one(struct wstream *st, struct msg *m);
+static bool begin_exec(struct msg *m);
+static void exec_done(struct exec *x);
+static void go_on_job(struct crew_job *job);
+static struct msg *next_msg(struct wstream *st);
+static void complete(struct msg *m);
+static void close_stream(struct client *c, struct wstream *st);
+static enum rc begin_cursor(struct msg *m, struct err *err);
+static void fetch(struct msg *m);
+static void close_cursor(struct client *c, int32_t id);
+static void cursor_free(struct cursor *cur);
+
+void wire_take(struct client *c, struct msg *m)
+{
+    const struct hrana_request *r = &m->m.request;
+    switch (r->type) {
+    case HRANA_OPEN_STREAM:
+        open_stream(c, m);
+        return;
+    case HRANA_STORE_SQL:
+    case HRANA_CLOSE_SQL:
+        at_once(c, m);
+        return;
+    default:
+        break;
+    }
+    if (!resolve_all(c, m)) {
+        wire_violation(c, 1008, "SQL text does not exist");
+        wire_msg_free(m);
+        return;
+    }
+    struct wstream *st = stream_of(c, m);
+    if (st != NULL)
+        enqueue(c, st, m);
+    else if (r->type == HRANA_CLOSE_STREAM || r->type == HRANA_CLOSE_CURSOR)
+        wire_answer_ok(m); /* what is not there is closed */
+    else if (r->type == HRANA_FETCH_CURSOR)
+        answer_error(m, "CURSOR_NOT_OPEN", "The cursor is not open");
+    else
+        answer_error(m, "STREAM_NOT_OPEN", "The stream is not open");
+}
+
+void wire_send(struct msg *m)
+{
+    struct err err;
+    struct client *c = m->client;
+    enum rc rc = hrana_put_end(m->enc, &err);
+    if (rc == RC_OK) rc = ws_send(c->conn, c->proto, m->out.data, m->out.size, &err);
+    if (rc != RC_OK && rc != RC_CANCELED) wire_violation(c, 1011, "out of memory");
+    wire_msg_free(m);
+}
+
+void wire_answer_ok(struct msg *m)
+{
+    struct err err;
+    enum rc rc = hrana_put_result_begin(m->enc, m->m.request.type, m->m.request_id, &err);
+    if (rc == RC_OK) rc = hrana_put_result_end(m->enc, &err);
+    if (rc == RC_OK) {
+        wire_send(m);
+        return;
+    }
+    wire_violation(m->client, 1011, "out of memory");
+    wire_msg_free(m);
+}
+
+void wire_answer_error(struct msg *m, const struct sql_error *e)
+{
+    struct err err;
+    if (hrana_put_result_error(m->enc, m->m.request_id, e, &err) == RC_OK) {
+        wire_send(m);
+        return;
+    }
+    wire_violation(m->client, 1011, "out of memory");
+    wire_msg_free(m);
+}
+
+void wire_msg_free(struct msg *m)
+{
+    struct client *c = m->client;
+    hrana_encoder_free(m->enc);
+    arena_free(m->arena);
+    buf_fini(&m->out);
+    mem_free(m);
+    thr_lock(&c->lock);
+    bool resume = c->paused && --c->pending <= WIRE_PENDING_MAX / 2;
+    if (!resume && !c->paused) c->pending--;
+    if (resume) c->paused = false;
+    thr_unlock(&c->lock);
+    if (resume) ws_resume(c->conn);
+    client_unref(c);
+}
+
+void wire_violation(struct client *c, unsigned code, const char *reason)
+{
+    ws_close(c->conn, code, reason);
+}
+
+void wire_fini(struct client *c)
+{
+    for (struct cursor *next; c->cursors != NULL; c->cursors = next) {
+        next = c->cursors->next;
+        cursor_free(c->cursors);
+    }
+    for (struct wstream *next; c->streams != NULL; c->streams = next) {
+        next = c->streams->next;
+        session_fini(&c->streams->session);
+        mem_free(c->streams);
+    }
+}
+
+/* ---- Who gets it ---- */
+
+static void open_stream(struct client *c, struct msg *m)
+{
+    int32_t id = m->m.request.stream_id;
+    struct wstream *st = mem_calloc(1, sizeof *st);
+    bool known = false, many = false;
+    thr_lock(&c->lock);
+    known = find_stream(c, id) != NULL;
+    many = c->stream_count >= WIRE_STREAMS_MAX;
+    if (st != NULL && !known && !many) {
+        st->client = c;
+        st->id = id;
+        st->tail = &st->head;
+        session_init(&st->session, c->tenant);
+        session_grant(&st->session, c->grant);
+        st->session.stored = &c->stored;
+        st->next = c->streams;
+        c->streams = st;
+        c->stream_count++;
+    }
+    thr_unlock(&c->lock);
+    if (st != NULL && !known && !many) {
+        wire_answer_ok(m);
+        return;
+    }
+    mem_free(st);
+    if (known) {
+        wire_violation(c, 1008, "stream_id is in use");
+        wire_msg_free(m);
+        return;
+    }
+    answer_error(m, many ? "STREAM_LIMIT" : "SQLITE_NOMEM",
+                 many ? "Too many streams" : "No memory");
+}
+
+/* What belongs to the connection and is known to the messages behind it. */
+static void at_once(struct client *c, struct msg *m)
+{
+    const struct hrana_request *r = &m->m.request;
+    struct err err;
+    enum rc rc = RC_OK;
+    if (r->type == HRANA_STORE_SQL)
+        rc = stored_set(&c->stored, r->sql.id, r->sql.text, r->sql.size, &err);
+    else
+        stored_drop(&c->stored, r->sql.id);
+    if (rc == RC_OK)
+        wire_answer_ok(m);
+    else
+        answer_error(m, "SQL_STORE_TOO_MANY", err.text);
+}
+
+static void answer_error(struct msg *m, const char *code, const char *text)
+{
+    struct sql_error e;
+    sql_error_own(&e, code, "%s", text);
+    wire_answer_error(m, &e);
+}
+
+static struct wstream *stream_of(struct client *c, const struct msg *m)
+{
+    const struct hrana_request *r = &m->m.request;
+    struct wstream *st = NULL;
+    thr_lock(&c->lock);
+    if (r->type == HRANA_FETCH_CURSOR || r->type == HRANA_CLOSE_CURSOR) {
+        struct cursor *cur = find_cursor(c, r->cursor_id);
+        if (cur != NULL) st = cur->stream;
+    } else {
+        st = find_stream(c, r->stream_id);
+    }
+    thr_unlock(&c->lock);
+    return st;
+}
+
+static struct wstream *find_stream(struct client *c, int32_t id)
+{
+    struct wstream *st = c->streams;
+    while (st != NULL && st->id != id)
+        st = st->next;
+    return st;
+}
+
+static struct cursor *find_cursor(struct client *c, int32_t id)
+{
+    struct cursor *cur = c->cursors;
+    while (cur != NULL && cur->id != id)
+        cur = cur->next;
+    return cur;
+}
+
+/* A text that is dropped by the next message must still be there for this one: it is copied. */
+static bool resolve_all(struct client *c, struct msg *m)
+{
+    struct hrana_request *r = &m->m.request;
+    if (r->type == HRANA_EXECUTE) return resolve(c, m, &r->stmt.sql);
+    if (r->type == HRANA_SEQUENCE || r->type == HRANA_DESCRIBE) return resolve(c, m, &r->sql);
+    if (r->type != HRANA_BATCH && r->type != HRANA_OPEN_CURSOR) return true;
+    for (size_t i = 0; i < r->batch.count; i++)
+        if (!resolve(c, m, &r->batch.steps[i].stmt.sql)) return false;
+    return true;
+}
+
+static bool resolve(struct client *c, struct msg *m, const struct hrana_sql *sql)
+{
+    struct err ignored;
+    void *copy;
+    if (sql->text != NULL) return true;
+    const struct stored_sql *s = stored_find(&c->stored, sql->id);
+    if (s == NULL || arena_take(m->arena, s->size + 1, &copy, &ignored) != RC_OK) return false;
+    memcpy(copy, s->text, s->size);
+    struct hrana_sql *mine = (struct hrana_sql *)(uintptr_t)sql; /* in our own arena */
+    mine->text = copy;
+    mine->size = s->size;
+    return true;
+}
+
+/* ---- One after another ---- */
+
+static void enqueue(struct client *c, struct wstream *st, struct msg *m)
+{
+    m->stream = st;
+    thr_lock(&c->lock);
+    bool idle = !st->running;
+    st->running = true;
+    if (!idle) {
+        *st->tail = m;
+        st->tail = &m->next;
+    }
+    thr_unlock(&c->lock);
+    if (idle) run_stream(st, m);
+}
+
+static void run_stream(struct wstream *st, struct msg *m)
+{
+    struct client *c = client_ref(st->client);
+    while (m != NULL && run_one(st, m))
+        m = next_msg(st);
+    client_unref(c);
+}
+
+/* True: it is answered, and gone. False: somebody else goes on with it. */
+static bool run_one(struct wstream *st, struct msg *m)
+{
+    struct client *c = m->client;
+    switch (m->m.request.type) {
+    case HRANA_CLOSE_STREAM:
+        close_stream(c, st);
+        break;
+    case HRANA_CLOSE_CURSOR:
+        close_cursor(c, m->m.request.cursor_id);
+        break;
+    case HRANA_FETCH_CURSOR:
+        fetch(m);
+        return true;
+    default:
+        return begin_exec(m);
+    }
+    wire_answer_ok(m);
+    return true;
+}
+
+static bool begin_exec(struct msg *m)
+{
+    struct client *c = m->client;
+    struct err err;
+    struct exec *x = &m->x;
+    /* A connection may stay open for longer than its token is good, and get another one. */
+    thr_lock(&c->lock);
+    struct grant *grant = grant_ref(c->grant);
+    thr_unlock(&c->lock);
+    if (grant != m->stream->session.grant) session_grant(&m->stream->session, grant);
+    bool expired = grant_expired(grant, os_now_ms() / 1000);
+    grant_unref(grant);
+    if (expired) {
+        answer_error(m, "AUTH_JWT_EXPIRED", "Unauthorized: `The JWT has expired`");
+        return true;
+    }
+    x->enc = m->enc;
+    x->out = &m->out;
+    x->cursor = m->m.request.type == HRANA_OPEN_CURSOR;
+    if (x->cursor && begin_cursor(m, &err) != RC_OK) {
+        answer_error(m, err.rc == RC_NO_MEM ? "SQLITE_NOMEM" : "CURSOR_LIMIT", err.text);
+        return true;
+    }
+    x->env = &c->server->env;
+    x->ses = &m->stream->session;
+    x->requests = &m->m.request;
+    x->count = 1;
+    x->arena = m->arena;
+    x->gone = &c->gone;
+    x->request_id = m->m.request_id;
+    x->done = exec_done;
+    x->ctx = m;
+    atomic_store(&m->state, MSG_STARTING);
+    exec_start(x);
+    if (atomic_exchange(&m->state, MSG_LEFT) != MSG_DONE) return false;
+    complete(m);
+    return true;
+}
+
+static void exec_done(struct exec *x)
+{
+    struct msg *m = x->ctx;
+    if (atomic_exchange(&m->state, MSG_DONE) == MSG_STARTING) return; /* begin_exec goes on */
+    struct wstream *st = m->stream;
+    struct client *c = client_ref(m->client);
+    complete(m);
+    struct msg *next = next_msg(st);
+    if (next != NULL) {
+        next->job.run = go_on_job;
+        crew_submit(c->server->env.work, &next->job);
+    }
+    client_unref(c);
+}
+
+static void go_on_job(struct crew_job *job)
+{
+    struct msg *m = (struct msg *)((char *)job - offsetof(struct msg, job));
+    run_stream(m->stream, m);
+}
+
+/* The stream's next message, or NULL: it is idle, or, if it was closed, gone. */
+static struct msg *next_msg(struct wstream *st)
+{
+    struct client *c = st->client;
+    for (;;) {
+        thr_lock(&c->lock);
+        struct msg *m = st->head;
+        if (m != NULL) {
+            st->head = m->next;
+            if (st->head == NULL) st->tail = &st->head;
+        } else {
+            st->running = false;
+        }
+        thr_unlock(&c->lock);
+        if (m == NULL && st->closed) mem_free(st);
+        if (m == NULL || !st->closed) return m;
+        answer_error(m, "STREAM_NOT_OPEN", "The stream is not open");
+    }
+}
+
+static void complete(struct msg *m)
+{
+    struct exec *x = &m->x;
+    enum rc rc = x->rc;
+    if (rc == RC_OK && m->cursor != NULL) {
+        wire_answer_ok(m);
+        return;
+    }
+    if (rc == RC_OK) {
+        wire_send(m);
+        return;
+    }
+    if (m->cursor != NULL) close_cursor(m->client, m->cursor->id);
+    if (x->sql_err.code[0] == '\0')
+        sql_error_own(&x->sql_err, rc == RC_INVALID ? "BAD_REQUEST" : "INTERNAL", "%s",
+                      x->err.text);
+    wire_answer_error(m, &x->sql_err);
+}
+
+static void close_stream(struct client *c, struct wstream *st)
+{
+    thr_lock(&c->lock);
+    struct wstream **at = &c->streams;
+    while (*at != st)
+        at = &(*at)->next;
+    *at = st->next;
+    c->stream_count--;
+    st->closed = true;
+    struct cursor **cur = &c->cursors, *gone = NULL;
+    while (*cur != NULL) {
+        if ((*cur)->stream != st) {
+            cur = &(*cur)->next;
+            continue;
+        }
+        struct cursor *one = *cur;
+        *cur = one->next;
+        one->next = gone;
+        gone = one;
+        c->cursor_count--;
+    }
+    thr_unlock(&c->lock);
+    for (struct cursor *next; gone != NULL; gone = next) {
+        next = gone->next;
+        cursor_free(gone);
+    }
+    session_fini(&st->session);
+}
+
+/* ---- Cursors ---- */
+
+static enum rc begin_cursor(struct msg *m, struct err *err)
+{
+    struct client *c = m->client;
+    int32_t id = m->m.request.cursor_id;
+    struct cursor *cur = mem_calloc(1, sizeof *cur);
+    if (cur == NULL) return err_mem(err, "a cursor");
+    cur->id = id;
+    cur->stream = m->stream;
+    enum rc rc =
+        hrana_encoder_new(c->proto, HRANA_FRAME_CURSOR, c->version, &cur->entries, &cur->enc, err);
+    thr_lock(&c->lock);
+    if (rc == RC_OK && find_cursor(c, id) != NULL)
+        rc = err_set(err, RC_CONFLICT, "cursor %d is open already", (int)id);
+    if (rc == RC_OK && c->cursor_count >= WIRE_CURSORS_MAX)
+        rc = err_set(err, RC_TOO_BIG, "more than %d cursors", WIRE_CURSORS_MAX);
+    if (rc == RC_OK) {
+        cur->next = c->cursors;
+        c->cursors = cur;
+        c->cursor_count++;
+    }
+    thr_unlock(&c->lock);
+    if (rc != RC_OK) {
+        cursor_free(cur);
+        return rc;
+    }
+    m->cursor = cur;
+    m->x.enc = cur->enc;
+    m->x.out = &cur->entries;
+    return RC_OK;
+}
+
+static void fetch(struct msg *m)
+{
+    struct client *c = m->client;
+    struct err err;
+    const struct hrana_request *r = &m->m.request;
+    thr_lock(&c->lock);
+    struct cursor *cur = find_cursor(c, r->cursor_id);
+    thr_unlock(&c->lock);
+    if (cur == NULL) {
+        answer_error(m, "CURSOR_NOT_OPEN", "The cursor is not open");
+        return;
+    }
+    size_t used = 0;
+    uint32_t count = r->max_count < FETCH_MAX ? r->max_count : FETCH_MAX;
+    enum rc rc = hrana_put_result_begin(m->enc, HRANA_FETCH_CURSOR, m->m.request_id, &err);
+    if (rc == RC_OK)
+        rc = hrana_put_entries(m->enc, cur->entries.data + cur->at, cur->entries.size - cur->at,
+                               count, &used, &err);
+    cur->at += used;
+    if (rc == RC_OK) rc = hrana_put_fetched(m->enc, cur->at == cur->entries.size, &err);
+    if (rc == RC_OK) rc = hrana_put_result_end(m->enc, &err);
+    if (rc == RC_OK)
+        wire_send(m);
+    else
+        answer_error(m, "INTERNAL", err.text);
+}
+
+static void close_cursor(struct client *c, int32_t id)
+{
+    struct cursor *gone = NULL;
+    thr_lock(&c->lock);
+    for (struct cursor **at = &c->cursors; *at != NULL; at = &(*at)->next) {
+        if ((*at)->id != id) continue;
+        gone = *at;
+        *at = gone->next;
+        c->cursor_count--;
+        break;
+    }
+    thr_unlock(&c->lock);
+    cursor_free(gone);
+}
+
+static void cursor_free(struct cursor *cur)
+{
+    if (cur == NULL) return;
+    hrana_encoder_free(cur->enc);
+    buf_fini(&cur->entries);
+    mem_free(cur);
+}
