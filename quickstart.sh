@@ -27,7 +27,7 @@ if [ -z "$program" ]; then
     tools/need gcc=gcc libc6-dev cmake=cmake ninja=ninja-build pkg-config=pkg-config liblz4-dev \
         libxxhash-dev libyaml-dev libjansson-dev libcurl4-openssl-dev libssl-dev \
         libexpat1-dev libssh-dev libnats-dev libmicrohttpd-dev libwslay-dev zlib1g-dev \
-        libgnutls28-dev libcmocka-dev npm=npm sqlite3=sqlite3
+        libgnutls28-dev libedit-dev libcmocka-dev npm=npm sqlite3=sqlite3
     log=$(mktemp)
     if ! { cmake --preset release && ninja -C build/release sluice; } >"$log" 2>&1; then
         cat "$log"

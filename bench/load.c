@@ -2,24 +2,30 @@
  * load.c -- a load generator for servers that speak Hrana over HTTP or WebSocket.
  *
  *   load --url http://127.0.0.1:8080 [--proto http|ws] --mode MODE [--conns 64] [--threads 1]
- *        [--seconds 5] [--warm 1] [--depth 1] [--rows 100000] [--token T] [--pid P] [--json]
+ *        [--seconds 5] [--warm 1] [--depth 1] [--rate R] [--rows 100000] [--token T] [--pid P]
+ *        [--json]
  *   load --url URL --setup [--rows N] [--tenants N] [--admin URL]      make and fill the table(s)
  *   load --url URL --idle N [--seconds 5] [--pid P]      open N WebSockets with a stream and hold
  *
- *   point    SELECT of one row by its key             mixed    80 % point, 20 % insert
- *   ten      ten rows in a row                        txn      BEGIN IMMEDIATE, SELECT, UPDATE,
- *   insert   one row, autocommit                               COMMIT: four round trips
- *   select1  SELECT 1                                 tenants  mixed, over tenants that Zipf
- * chooses slow     a recursive query of --slow-rows rows
+ *   point    SELECT of one row by its key
+ *   ten      ten rows in a row
+ *   insert   one row, autocommit
+ *   mixed    80 % point, 20 % insert
+ *   txn      BEGIN IMMEDIATE, SELECT, UPDATE, COMMIT: four round trips
+ *   select1  SELECT 1
+ *   tenants  mixed, each time for a tenant that Zipf's law chooses
+ *   slow     a recursive query of --slow-rows rows
  *
  * Many tenants: --tenants N (names t0, t1, ...; --rows is 100 each), --zipf 1.0, --tenant-style
  * path|header|host; over a WebSocket each connection stays with the tenant that it got. One tenant:
  * --tenant NAME. With --admin URL, --setup makes them first by libSQL's admin API.
  *
  * A closed loop: each connection waits for its answer before it asks again (--depth N: it has N
- * requests on their way). Times are from making an operation to its last answer; an operation is
- * one request, or the four of a transaction. What answers wrongly counts as an error and not as an
- * operation. Start the server before, and --setup once.
+ * requests on their way). With --rate R operations start R times a second instead, whatever the
+ * server does, and their times count from when they were to start. Times are from making an
+ * operation to its last answer; an operation is one request, or the four of a transaction. What
+ * answers wrongly counts as an error and not as an operation. Start the server before, and --setup
+ * once.
  */
 #include <signal.h>
 #include <stdio.h>
@@ -137,6 +143,8 @@ static bool read_value(const char *name, const char *value)
         opts.warm = decimal(name, value);
     } else if (strcmp(name, "--zipf") == 0) {
         opts.zipf = decimal(name, value);
+    } else if (strcmp(name, "--rate") == 0) {
+        opts.rate = (double)number(name, value, 1, 10000000);
     } else if (strcmp(name, "--tenant") == 0) {
         opts.tenant = value;
     } else if (strcmp(name, "--token") == 0) {
@@ -179,7 +187,7 @@ static void set_up(void)
     unsigned conns = opts.tenants > 0 ? 16 : 1;
     uint64_t count = opts.tenants > 0 ? opts.tenants : 1;
     if (opts.has_admin && (opts.tenants > 0 || opts.tenant != NULL)) {
-        fill(LOAD_CREATE, &opts.admin, count, conns);
+        fill(LOAD_CREATE, &opts.admin, count, 1); /* sqld loses some that are made side by side */
     }
     if (opts.tenants == 0) count = 1 + (opts.rows + LOAD_FILL_BATCH - 1) / LOAD_FILL_BATCH;
     fill(LOAD_FILL, &opts.target, count, conns);

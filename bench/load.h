@@ -52,7 +52,7 @@ struct load_opts {
     bool has_admin, ws, json, setup, mode_given;
     enum load_mode mode;
     unsigned conns, threads, depth, idle;
-    double seconds, warm, zipf;
+    double seconds, warm, zipf, rate; /* rate: operations a second, 0: as many as it can */
     uint64_t rows, slow_rows;
     unsigned tenants;
     enum tenant_style style;
@@ -132,10 +132,12 @@ struct worker {
     struct conn *conns;
     int epoll;
     struct rng rng;
-    struct bytes body;      /* scratch: the request that is being made */
-    int64_t from_ns, to_ns; /* the window that counts */
-    unsigned busy;          /* connections with requests on their way */
-    bool closing;
+    struct bytes body;       /* scratch: the request that is being made */
+    int64_t from_ns, to_ns;  /* the window that counts */
+    int64_t due_ns, pace_ns; /* with --rate: when the next operation is to start, and the step */
+    unsigned turn;           /* the connection to look at first for it */
+    unsigned busy;           /* connections with requests on their way */
+    bool closing;            /* start no more operations, only end those that were */
     /* Results. */
     struct hist hist;
     uint64_t ops, trips, errors, reconnects;

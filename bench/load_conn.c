@@ -39,6 +39,7 @@ enum { WS_TEXT = 1, WS_CLOSE = 8, WS_PING = 9, WS_PONG = 10 };
 
 static void *worker_main(void *arg);
 static void worker_loop(struct worker *w, int64_t until_ns, bool (*done)(const struct worker *w));
+static bool start_due(struct worker *w, int64_t now);
 static bool all_ready(const struct worker *w);
 static bool none_busy(const struct worker *w);
 static void conn_open(struct conn *c);
@@ -159,6 +160,7 @@ static void *worker_main(void *arg)
         w->conns[i].fd = -1;
         conn_open(&w->conns[i]);
     }
+    w->closing = true; /* nobody starts before all stand */
     worker_loop(w, mono_ns() + HANDSHAKE_NS, all_ready);
     if (!all_ready(w)) die("the connections do not stand after 60 s: %s", w->first_error);
     if (pthread_barrier_wait(&w->phase->ready) == PTHREAD_BARRIER_SERIAL_THREAD &&
@@ -170,6 +172,11 @@ static void *worker_main(void *arg)
     if (w->phase->mode == LOAD_HOLD) {
         worker_loop(w, w->to_ns, NULL);
     } else {
+        if (endless && o->rate > 0) {
+            w->pace_ns = (int64_t)(1e9 * w->phase->threads / o->rate);
+            w->due_ns = mono_ns();
+        }
+        w->closing = false;
         for (unsigned i = 0; i < w->conn_count; i++)
             conn_send_next(&w->conns[i]);
         worker_loop(w, w->to_ns, endless ? NULL : none_busy);
@@ -177,6 +184,10 @@ static void *worker_main(void *arg)
         worker_loop(w, mono_ns() + CLOSING_NS, none_busy);
     }
     for (unsigned i = 0; i < w->conn_count; i++) {
+        if (w->phase->ws) {
+            put_frame(&w->conns[i], WS_CLOSE, "\x03\xe8", 2); /* 1000: done */
+            conn_flush(&w->conns[i]);
+        }
         close(w->conns[i].fd);
         free(w->conns[i].in.data);
         free(w->conns[i].out.data);
@@ -192,9 +203,13 @@ static void worker_loop(struct worker *w, int64_t until_ns, bool (*done)(const s
 {
     struct epoll_event events[EVENTS_MAX];
     for (;;) {
-        int64_t left = (until_ns - mono_ns()) / 1000000;
+        int64_t now = mono_ns(), left = until_ns - now;
         if (left < 0 || (done != NULL && done(w))) return;
-        int count = epoll_wait(w->epoll, events, EVENTS_MAX, left < 20 ? (int)left : 20);
+        if (left > 20000000) left = 20000000;
+        if (w->pace_ns > 0 && start_due(w, now)) left = 0;
+        if (w->pace_ns > 0 && w->due_ns > now && w->due_ns - now < left) left = w->due_ns - now;
+        struct timespec wait = {.tv_nsec = left};
+        int count = epoll_pwait2(w->epoll, events, EVENTS_MAX, &wait, NULL);
         if (count < 0 && errno != EINTR) die("epoll_wait: %s", strerror(errno));
         for (int i = 0; i < count; i++) {
             struct conn *c = events[i].data.ptr;
@@ -202,6 +217,19 @@ static void worker_loop(struct worker *w, int64_t until_ns, bool (*done)(const s
             if ((events[i].events & ~(unsigned)EPOLLOUT) != 0) conn_read(c);
         }
     }
+}
+
+/* Give operations that are due to connections that have nothing to do. */
+static bool start_due(struct worker *w, int64_t now)
+{
+    bool any = false;
+    for (unsigned i = 0; i < w->conn_count && w->due_ns <= now && !w->closing; i++) {
+        struct conn *c = &w->conns[w->turn++ % w->conn_count];
+        if (c->flight_count > 0) continue;
+        conn_send_next(c);
+        any = true;
+    }
+    return any;
 }
 
 static bool all_ready(const struct worker *w)
@@ -268,8 +296,15 @@ static void conn_send_next(struct conn *c)
     if (w->phase->mode == LOAD_HOLD) return;
     while (c->flight_count < w->phase->depth && (!w->closing || c->step != 0)) {
         struct flight *f = &c->flights[(unsigned)(c->request_id + 1) % LOAD_DEPTH_MAX];
+        bool starts = c->step == 0;
+        if (starts && w->pace_ns > 0 && w->due_ns > mono_ns()) break;
         if (f->used || !work_next(c, f)) break;
         f->used = true;
+        if (starts && w->pace_ns > 0) {
+            /* From when it was due: an answer that comes late also delays those behind it. */
+            f->op_start_ns = c->op_start_ns = w->due_ns;
+            w->due_ns += w->pace_ns;
+        }
         if (w->phase->ws) {
             put_frame(c, WS_TEXT, w->body.data, w->body.size);
         } else {

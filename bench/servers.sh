@@ -15,18 +15,22 @@ pids=
 dir=$(mktemp -d -p "${TMPDIR:-/tmp}" sluice-bench-XXXXXX)
 chmod 711 "$dir"
 
+# end PID: also one that was paused, and one that does not listen.
+end() {
+    kill "$1" 2>/dev/null || return 0
+    kill -CONT "$1" 2>/dev/null || true
+    tries=0
+    while kill -0 "$1" 2>/dev/null; do
+        tries=$((tries + 1))
+        [ $tries -lt 50 ] || kill -KILL "$1" 2>/dev/null || true
+        sleep 0.1
+    done
+}
+
 finish() {
     status=$?
     trap '' INT TERM
-    for pid in $pids; do kill "$pid" 2>/dev/null || true; done
-    for pid in $pids; do
-        tries=0
-        while kill -0 "$pid" 2>/dev/null && [ $tries -lt 50 ]; do
-            sleep 0.1
-            tries=$((tries + 1))
-        done
-        kill -KILL "$pid" 2>/dev/null || true
-    done
+    for pid in $pids; do end "$pid"; done
     rm -rf "$dir"
     exit $status
 }
@@ -65,12 +69,12 @@ next_port() {
     while curl -s -o /dev/null --max-time 1 "http://127.0.0.1:$port/"; do port=$((port + 1)); done
 }
 
-# stop PID: and no longer at the end.
+# stop PID: now, and no longer at the end.
 stop() {
-    kill "$1" 2>/dev/null || true
+    end "$1"
     wait "$1" 2>/dev/null || true
     left=
-    for pid in $pids; do [ "$pid" = "$1" ] || left="$left $pid"; done
+    for other in $pids; do [ "$other" = "$1" ] || left="$left $other"; done
     pids=$left
 }
 

@@ -18,7 +18,8 @@ struct cli {
 };
 
 extern const struct command cmd_databases, cmd_gen_docs, cmd_help, cmd_ltx, cmd_probe,
-    cmd_replicate, cmd_restore, cmd_status, cmd_token, cmd_url, cmd_version, cmd_wal;
+    cmd_replicate, cmd_restore, cmd_serve, cmd_shell, cmd_status, cmd_token, cmd_url, cmd_version,
+    cmd_wal;
 
 const struct command *cli_find(const struct cli *c, const char *name); /* NULL: none */
 void cli_usage(const struct cli *c, FILE *out);                        /* the list of commands */

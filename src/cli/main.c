@@ -11,9 +11,9 @@
 #include <string.h>
 
 static const struct command *const commands[] = {
-    &cmd_databases, &cmd_ltx,      &cmd_probe, &cmd_replicate, &cmd_restore,
-    &cmd_status,    &cmd_token,    &cmd_url,   &cmd_version,   &cmd_help,
-    &cmd_wal,       &cmd_gen_docs, NULL,
+    &cmd_databases, &cmd_ltx,   &cmd_probe,  &cmd_replicate, &cmd_restore,
+    &cmd_serve,     &cmd_shell, &cmd_status, &cmd_token,     &cmd_url,
+    &cmd_version,   &cmd_help,  &cmd_wal,    &cmd_gen_docs,  NULL,
 };
 
 static int run(struct cli *c, const struct command *cmd, int argc, char *const *argv);

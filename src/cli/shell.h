@@ -1,7 +1,8 @@
 /*
  * shell.h -- what the files of `sluice shell` share; not for other commands.
  *
- *   cmd_shell.c      options, statements one after another, failures with a caret
+ *   cmd_shell.c      options, the terminal
+ *   shell_input.c    from lines to statements, failures with a caret
  *   shell_dot.c      the commands that begin with a dot
  *   shell_import.c   CSV into a table
  *   shell_out.c      rows as a table, JSON, CSV or lines
@@ -127,7 +128,7 @@ struct shell {
 /* Statements and dot commands, fed line by line. */
 struct shell_input {
     const char *name; /* of a file for messages; NULL: the terminal */
-    uint64_t line;    /* the one that comes next, from 1 */
+    uint64_t line;    /* the last one, from 1 */
     uint64_t start;   /* where the statement begins */
     struct buf text;
     struct sql_split split;
@@ -138,9 +139,10 @@ bool shell_feed(struct shell *s, struct shell_input *in, const char *text, size_
 /* What is left without a ';' is a statement, too. */
 bool shell_feed_end(struct shell *s, struct shell_input *in);
 void shell_input_fini(struct shell_input *in); /* for CLEANUP */
-bool shell_read_file(struct shell *s, const char *path);
-/* Everything that descriptor fd gives. */
-bool shell_read_fd(struct shell *s, int fd, const char *name);
+/* Everything that a file gives, up to the first failure. Fails: by errno; RC_CANCELED a statement
+ * has failed, and that was told. */
+MUST_CHECK enum rc shell_read_file(struct shell *s, const char *path, struct err *err);
+MUST_CHECK enum rc shell_read_fd(struct shell *s, int fd, const char *name, struct err *err);
 
 /* One statement, its rows shown. Fails like shell_db_ops.run. */
 MUST_CHECK enum rc shell_run(struct shell *s, const char *sql, size_t size,

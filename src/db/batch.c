@@ -88,6 +88,19 @@ void batch_scratch_free(struct batch_scratch *s)
     mem_free(s);
 }
 
+enum rc batch_worker_new(void **ret_worker, struct err *err)
+{
+    struct batch_scratch *s;
+    TRY(batch_scratch_new(&s, err));
+    *ret_worker = s;
+    return RC_OK;
+}
+
+void batch_worker_free(void *worker)
+{
+    batch_scratch_free(worker);
+}
+
 void batch_collect_none(struct batch_scratch *s)
 {
     buf_reset(&s->refs);

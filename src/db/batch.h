@@ -20,6 +20,9 @@
 struct batch_scratch;
 MUST_CHECK enum rc batch_scratch_new(struct batch_scratch **ret_s, struct err *err);
 void batch_scratch_free(struct batch_scratch *s); /* NULL is fine */
+/* The same for a pool's threads (sched_new). */
+MUST_CHECK enum rc batch_worker_new(void **ret_worker, struct err *err);
+void batch_worker_free(void *worker);
 
 struct batch_range {      /* frames of one WAL generation */
     uint32_t first, last; /* first..last; last is a commit frame */

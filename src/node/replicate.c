@@ -79,8 +79,6 @@ static void *final_sync_service(void *arg);
 static enum rc final_sync_nth(void *ctx, uint64_t i, struct err *err);
 static enum rc final_sync_one(struct node *n, struct task *t, struct batch_scratch *s,
                               struct err *err);
-static enum rc new_scratch(void **ret_worker, struct err *err);
-static void free_scratch(void *worker);
 
 enum rc node_replicate(const struct config *cfg, const struct node_opts *opts, struct err *err)
 {
@@ -189,7 +187,7 @@ static enum rc restore_missing(const struct config_db *db, struct err *err)
 static enum rc run_once(struct node *n, struct err *err)
 {
     void *scratch = NULL;
-    TRY(new_scratch(&scratch, err));
+    TRY(batch_worker_new(&scratch, err));
     enum rc rc = RC_OK;
     for (size_t i = 0; i < n->task_count && rc == RC_OK; i++) {
         rc = task_once(n->tasks[i], scratch, NULL, n->opts->force_snapshot, err);
@@ -198,7 +196,7 @@ static enum rc run_once(struct node *n, struct err *err)
         else
             err_wrap(err, "replicate '%s'", task_path(n->tasks[i]));
     }
-    free_scratch(scratch);
+    batch_worker_free(scratch);
     return rc;
 }
 
@@ -266,7 +264,7 @@ static enum rc start_pools(struct node *n, struct err *err)
         size_t threads = s->db_count < UPLOAD_THREADS_MAX ? s->db_count : UPLOAD_THREADS_MAX;
         TRY(sched_new("upload", (unsigned)threads, NULL, NULL, &s->upload, err));
     }
-    return sched_new("capture", (unsigned)captures, new_scratch, free_scratch, &n->pools.capture,
+    return sched_new("capture", (unsigned)captures, batch_worker_new, batch_worker_free, &n->pools.capture,
                      err);
 }
 
@@ -385,9 +383,9 @@ static enum rc final_sync_nth(void *ctx, uint64_t i, struct err *err)
     struct node *n = s->n;
     void *scratch = NULL;
     if (&n->services[n->service_of[i]] != s) return RC_OK;
-    enum rc rc = new_scratch(&scratch, err);
+    enum rc rc = batch_worker_new(&scratch, err);
     if (rc == RC_OK) rc = final_sync_one(n, n->tasks[i], scratch, err);
-    if (scratch != NULL) free_scratch(scratch);
+    if (scratch != NULL) batch_worker_free(scratch);
     if (rc == RC_OK) return RC_OK;
     log_error("final sync failed", "db", task_path(n->tasks[i]), "error", err->text);
     thr_lock(&n->lock);
@@ -417,17 +415,4 @@ static enum rc final_sync_one(struct node *n, struct task *t, struct batch_scrat
             os_sleep_ms(HURRY_LOOK_MS);
         if (atomic_load(&n->hurry)) return rc;
     }
-}
-
-static enum rc new_scratch(void **ret_worker, struct err *err)
-{
-    struct batch_scratch *s;
-    TRY(batch_scratch_new(&s, err));
-    *ret_worker = s;
-    return RC_OK;
-}
-
-static void free_scratch(void *worker)
-{
-    batch_scratch_free(worker);
 }

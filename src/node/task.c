@@ -494,7 +494,9 @@ static int64_t watch_absent(struct task *t)
 {
     char folder[OS_PATH_MAX];
     struct err err;
-    if (!t->absent) log_info("the database does not exist, waiting for it", "db", t->db->path);
+    if (!t->absent)
+        log_write(t->pools.quiet ? LOG_DEBUG : LOG_INFO,
+                  "the database does not exist, waiting for it", "db", t->db->path, NULL);
     t->absent = true;
     drop_watches(t);
     snprintf(folder, sizeof folder, "%s", t->db->path);

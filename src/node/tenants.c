@@ -31,7 +31,7 @@
 #define OPEN_WAIT_MS   10000 /* while another thread opens or closes it */
 #define TICK_MS        1000
 #define TICK_MIN_MS    20
-#define TRIM_MS        5000  /* unused so long: its connections are closed */
+#define TRIM_MS        5000 /* unused so long: its connections are closed */
 #define MEMORY_MS      2000
 #define PARK_MS        10000 /* so long may a drain take */
 #define PARKED_LOOK_MS 30000
@@ -115,6 +115,7 @@ enum rc tenants_new(const struct tenants_opts *opts, struct tenants **ret_ts, st
                                     .trim = &ts->trim,
                                     .quiet = true};
     pthread_mutex_init(&ts->keeper_lock, NULL);
+    pthread_mutex_init(&ts->configure_lock, NULL);
     thr_cond_init(&ts->keeper_poked);
     for (int i = 0; i < TENANTS_SHARDS; i++) {
         pthread_mutex_init(&ts->shards[i].lock, NULL);
@@ -310,12 +311,37 @@ void tenants_poke(struct tenants *ts)
     thr_unlock(&ts->keeper_lock);
 }
 
+void tenants_leave(struct tenants *ts, const char *name, struct slot *s)
+{
+    struct leftover *l = mem_calloc(1, sizeof *l);
+    if (l == NULL) { /* the next start finds it */
+        tenants_unclaim(s);
+        return;
+    }
+    snprintf(l->name, sizeof l->name, "%s", name);
+    l->forgotten = s;
+    thr_lock(&ts->keeper_lock);
+    l->next = ts->left;
+    ts->left = l;
+    thr_unlock(&ts->keeper_lock);
+}
+
+void tenants_begin_log(struct tenants *ts, const char *name)
+{
+    struct tenant *t;
+    struct err err;
+    if (tenants_open(ts, name, &t, &err) == RC_OK)
+        tenants_release(ts, t);
+    else
+        atomic_fetch_add(&ts->parked, 1); /* it has a mark */
+}
+
 /* ---- start and end ---- */
 
 static enum rc set_up(struct tenants *ts, struct err *err)
 {
     static const char *const folders[FOLDERS] = {"", "/tenants", "/tmp", "/open"};
-    char dir[OS_PATH_MAX], path[OS_PATH_MAX];
+    char dir[OS_PATH_MAX], path[OS_PATH_MAX + 16];
     struct config_replica replica = {0};
     TRY(os_abspath(ts->opts.dir, dir, err));
     for (size_t n = strlen(dir); n > 1 && dir[n - 1] == '/'; n--)
@@ -349,8 +375,9 @@ static enum rc take_lock(struct tenants *ts, struct err *err)
     TRY(os_open(path, O_RDWR | O_CREAT, 0600, &ts->lock_fd, err));
     enum rc rc = os_lock(ts->lock_fd, err);
     if (rc != RC_BUSY) return rc;
-    return err_set(err, RC_FENCED, "another server uses this folder; stop it first, or give this "
-                                   "one a folder of its own");
+    return err_set(err, RC_FENCED,
+                   "another server uses this folder; stop it first, or give this "
+                   "one a folder of its own");
 }
 
 /* What is being deleted with its log is not to be had under its name before that is done. */
@@ -424,8 +451,11 @@ static void tear_down(struct tenants *ts)
     }
     for (struct leftover *l; (l = ts->leftovers) != NULL; mem_free(l))
         ts->leftovers = l->next;
+    for (struct leftover *l; (l = ts->left) != NULL; mem_free(l))
+        ts->left = l->next;
     if (ts->opts.capture != NULL) sched_drop(ts->opts.capture, &ts->trim);
     pthread_mutex_destroy(&ts->keeper_lock);
+    pthread_mutex_destroy(&ts->configure_lock);
     pthread_cond_destroy(&ts->keeper_poked);
     config_free(ts->base);
     os_close(ts->lock_fd);
@@ -561,7 +591,6 @@ static void end_slot(struct slot *s, bool whole)
     if (!whole) {
         log_warn("closed, and its log has not all of it yet; tried again later", "namespace",
                  s->t.name);
-        atomic_fetch_add(&s->ts->parked, 1);
         s->ts->parked_now++;
     }
     slot_end_task(s, whole);
@@ -619,7 +648,7 @@ static int64_t keep_slots(struct tenants *ts)
     if (to_trim.count > 0) (void)!sched_wake(ts->opts.capture, &ts->trim, now + TICK_MS, &ignored);
     keep_memory(ts, now);
     keep_parked(ts, now);
-    if (ts->leftovers != NULL && now >= ts->leftovers_ms) keep_leftovers(ts);
+    if (now >= ts->leftovers_ms) keep_leftovers(ts);
     int64_t tick_ms = ts->opts.idle_close_ms / 4;
     if (tick_ms > TICK_MS) tick_ms = TICK_MS;
     return now + (tick_ms < TICK_MIN_MS ? TICK_MIN_MS : tick_ms);
@@ -738,7 +767,8 @@ static void keep_parked(struct tenants *ts, int64_t now)
     ts->parked_opened = 0;
     atomic_store(&ts->parked, 0);
     snprintf(path, sizeof path, "%s/open", ts->dir);
-    if (os_list(path, open_parked, ts, &err) != RC_OK) log_warn("look for parked logs", "error", err.text);
+    if (os_list(path, open_parked, ts, &err) != RC_OK)
+        log_warn("look for parked logs", "error", err.text);
 }
 
 static enum rc open_parked(void *ctx, const char *name, struct err *err)
@@ -760,7 +790,9 @@ static enum rc open_parked(void *ctx, const char *name, struct err *err)
         return RC_OK;
     ts->parked_opened++;
     if (tenants_open(ts, name, &t, err) == RC_OK) {
+        thr_lock(&sh->lock);
         ((struct slot *)t)->stale = true; /* closed as soon as nobody else uses it */
+        thr_unlock(&sh->lock);
         tenants_release(ts, t);
         atomic_fetch_sub(&ts->parked, 1);
         return RC_OK;
@@ -777,8 +809,14 @@ static void keep_leftovers(struct tenants *ts)
 {
     char path[OS_PATH_MAX + 256];
     struct err err;
-    struct leftover *again = NULL;
+    struct leftover *again = NULL, **tail = &ts->leftovers;
     ts->leftovers_ms = os_mono_ms() + PARKED_LOOK_MS;
+    while (*tail != NULL)
+        tail = &(*tail)->next;
+    thr_lock(&ts->keeper_lock);
+    *tail = ts->left;
+    ts->left = NULL;
+    thr_unlock(&ts->keeper_lock);
     for (struct leftover *l; (l = ts->leftovers) != NULL && !atomic_load(&ts->stopping);) {
         enum rc rc = RC_OK;
         ts->leftovers = l->next;
@@ -794,11 +832,9 @@ static void keep_leftovers(struct tenants *ts)
         if (l->forgotten != NULL) tenants_unclaim(l->forgotten);
         mem_free(l);
     }
-    while (again != NULL) {
-        struct leftover *l = again;
+    for (struct leftover *l; (l = again) != NULL; ts->leftovers = l) {
         again = l->next;
         l->next = ts->leftovers;
-        ts->leftovers = l;
     }
 }
 

@@ -7,16 +7,18 @@
  *   DIR/tenants/<name>/log-state  what capture remembers
  *   DIR/backup/<name>             its log, when no other store is given; else <store>/<name>
  *   DIR/open/<name>               its log may lack something: it is open, or was at a crash
- *   DIR/tmp/<random>              being built, or being deleted; forget.<name>.<random>: its log too
+ *   DIR/tmp/<random>              being built, or being deleted; forget.<name>.<random>: its log
+ * too
  *
- * A tenant exists when its folder holds `data` or conf.json. All changes of the tree are one rename:
- * a new tenant is built in DIR/tmp, an old one goes there first. What a crash leaves in DIR/tmp is
- * deleted by the next start, and tenants with a mark in DIR/open are opened in the background, so
- * that their logs get what is missing. Otherwise a start opens and lists nothing.
+ * A tenant exists when its folder holds `data` or conf.json. All changes of the tree are one
+ * rename: a new tenant is built in DIR/tmp, an old one goes there first. What a crash leaves in
+ * DIR/tmp is deleted by the next start, and tenants with a mark in DIR/open are opened in the
+ * background, so that their logs get what is missing. Otherwise a start opens and lists nothing.
  *
- * An open tenant has an engine and a replication task. One that nobody uses is closed after a while,
- * or as the least recently used of too many: first its engine, then, when the store has everything,
- * the rest. If the store does not answer, the rest is closed all the same, and tried again later.
+ * An open tenant has an engine and a replication task. One that nobody uses is closed after a
+ * while, or as the least recently used of too many: first its engine, then, when the store has
+ * everything, the rest. If the store does not answer, the rest is closed all the same, and tried
+ * again later.
  *
  * Threads: any, but tenants_new and tenants_free. One thread of its own keeps house.
  */
@@ -26,22 +28,22 @@
 #include "node/bell.h"
 #include "server/tenant.h"
 
-struct tenants_opts {         /* zero, where nothing else is said: the default */
-    const char *dir;          /* made when missing; the string is copied */
-    const char *store_url;    /* NULL or "": DIR/backup */
-    struct sched *capture;    /* its workers are batch scratches (db/batch.h) */
+struct tenants_opts {      /* zero, where nothing else is said: the default */
+    const char *dir;       /* made when missing; the string is copied */
+    const char *store_url; /* NULL or "": DIR/backup */
+    struct sched *capture; /* its workers are batch scratches (db/batch.h) */
     struct sched *upload;
-    struct sched *write;      /* engines write there */
-    struct bell *bell;        /* rings task_ring */
+    struct sched *write;       /* engines write there */
+    struct bell *bell;         /* rings task_ring */
     const atomic_bool *cancel; /* true: give up calls to the store; NULL: never */
-    unsigned open_max;        /* engines open at once; 0: 1000 */
-    unsigned readers;         /* connections of one tenant in use at once; 0: the engine's */
-    bool full_sync;           /* a commit waits for the disk */
-    int64_t txn_ms;           /* a transaction may hold the write lock; 0: the engine's */
-    int64_t cache_kib;        /* page caches of all tenants that are not in use; 0: 256 MiB */
-    int64_t sync_interval_ms; /* between batches of a log; 0: 1000 */
-    int64_t idle_close_ms;    /* 0: 60 s */
-    int64_t flush_ms;         /* tenants_free waits so long for the store; 0: 30 s */
+    unsigned open_max;         /* engines open at once; 0: 1000 */
+    unsigned readers;          /* connections of one tenant in use at once; 0: the engine's */
+    bool full_sync;            /* a commit waits for the disk */
+    int64_t txn_ms;            /* a transaction may hold the write lock; 0: the engine's */
+    int64_t cache_kib;         /* page caches of all tenants that are not in use; 0: 256 MiB */
+    int64_t sync_interval_ms;  /* between batches of a log; 0: 1000 */
+    int64_t idle_close_ms;     /* 0: 60 s */
+    int64_t flush_ms;          /* tenants_free waits so long for the store; 0: 30 s */
 };
 
 extern const struct tenants_ops tenants_ops;
@@ -61,8 +63,8 @@ struct tenants_stats {
     unsigned draining;   /* closed, their logs on the way to the store */
     unsigned parked;     /* closed, their logs not whole in the store: tried again */
     uint64_t opened, closed;
-    int64_t memory;      /* bytes of connections that are not in use, some seconds ago */
-    uint64_t behind;     /* batches that are captured, not in the store yet */
+    int64_t memory;  /* bytes of connections that are not in use, some seconds ago */
+    uint64_t behind; /* batches that are captured, not in the store yet */
 };
 void tenants_look(struct tenants *ts, struct tenants_stats *ret);
 #endif

@@ -83,8 +83,7 @@ enum rc tenants_conf_save(const char *path, const struct tenants_conf *c, struct
     CLEANUP(buf_fini) struct buf text = BUF_INIT;
     int failed = json_dump_callback(o, append, &text, JSON_INDENT(2));
     json_decref(o);
-    if (failed != 0 || append("\n", 1, &text) != 0)
-        return err_mem(err, "a tenant's configuration");
+    if (failed != 0 || append("\n", 1, &text) != 0) return err_mem(err, "a tenant's configuration");
     return os_write_file(path, text.data, text.size, 0600, err);
 }
 
@@ -154,8 +153,7 @@ static json_t *give(const struct tenants_conf *c)
     const struct tenant_conf *conf = &c->conf;
 #define GIVE_BOOL(key) ok = ok && json_object_set_new(o, #key, json_boolean(conf->key)) == 0;
 #define GIVE_TEXT(key)                                                                             \
-    if (conf->key != NULL)                                                                         \
-        ok = ok && json_object_set_new(o, #key, json_string(conf->key)) == 0;
+    if (conf->key != NULL) ok = ok && json_object_set_new(o, #key, json_string(conf->key)) == 0;
 #define GIVE_NUMBER(key)                                                                           \
     ok = ok && json_object_set_new(o, #key, json_integer((json_int_t)conf->key)) == 0;
     ok = ok && json_object_set_new(o, "created_ms", json_integer(c->created_ms)) == 0;

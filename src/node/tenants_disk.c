@@ -15,7 +15,7 @@ void tenants_path(const struct tenants *ts, const char *name, enum tenants_file 
                   char ret_path[OS_PATH_MAX])
 {
     static const char *const below[] = {
-        [TENANT_FOLDER] = "", [TENANT_DATA] = "/data", [TENANT_CONF] = "/conf.json",
+        [TENANT_FOLDER] = "",         [TENANT_DATA] = "/data", [TENANT_CONF] = "/conf.json",
         [TENANT_META] = "/log-state", [TENANT_MARK] = "",
     };
     snprintf(ret_path, OS_PATH_MAX, "%s/%s/%s%s", ts->dir,
@@ -46,6 +46,18 @@ enum rc tenants_exists(const struct tenants *ts, const char *name, bool *ret_yes
         *ret_yes = rc == RC_OK;
     }
     return RC_OK;
+}
+
+enum rc tenants_mark(const struct tenants *ts, const char *name, struct err *err)
+{
+    char mark[OS_PATH_MAX], folder[OS_PATH_MAX];
+    CLEANUP(os_closep) int fd = -1;
+    tenants_path(ts, name, TENANT_MARK, mark);
+    enum rc rc = os_open(mark, O_WRONLY | O_CREAT | O_EXCL, 0600, &fd, err);
+    if (rc == RC_CONFLICT) return RC_OK;
+    TRY(rc);
+    snprintf(folder, sizeof folder, "%s/open", ts->dir);
+    return os_fsync_dir(folder, err);
 }
 
 void tenants_tmp(const struct tenants *ts, const char *prefix, char ret_path[OS_PATH_MAX])

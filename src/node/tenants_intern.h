@@ -41,7 +41,7 @@ MUST_CHECK enum rc tenants_conf_save(const char *path, const struct tenants_conf
 
 /* ---- one tenant that is known to the table ---- */
 enum slot_state {
-    SLOT_OPENING,  /* by one thread; others wait */
+    SLOT_OPENING, /* by one thread; others wait */
     SLOT_OPEN,
     SLOT_CLOSING,  /* its engine is being closed */
     SLOT_DRAINING, /* no engine; its task brings the rest to the store. May be opened again */
@@ -78,7 +78,7 @@ struct shard {
     struct slot *slots;
 };
 #define TENANTS_FORGET "forget." /* in DIR/tmp: its log is to be deleted as well */
-struct leftover { /* in DIR/tmp, from before the start */
+struct leftover {                /* in DIR/tmp, from before the start */
     struct leftover *next;
     char name[256];
     struct slot *forgotten; /* claimed until its log is deleted; NULL: none */
@@ -97,6 +97,8 @@ struct tenants {
     _Atomic uint64_t opened, closed;
     _Atomic int64_t memory;
 
+    pthread_mutex_t configure_lock; /* one changes conf.json at a time */
+    struct leftover *left;          /* [keeper_lock] new ones */
     pthread_t keeper;
     bool keeper_runs;
     pthread_mutex_t keeper_lock;
@@ -116,8 +118,9 @@ struct tenants {
 MUST_CHECK enum rc slot_new(struct tenants *ts, const char *name, enum slot_state state,
                             struct slot **ret_s, struct err *err);
 void slot_free(struct slot *s);
-/* Configuration, mark, task and engine, as far as they are not there. */
-MUST_CHECK enum rc slot_start(struct slot *s, struct err *err);
+/* Configuration, mark and task, as far as they are not there. */
+MUST_CHECK enum rc slot_start_task(struct slot *s, struct err *err);
+MUST_CHECK enum rc slot_start(struct slot *s, struct err *err); /* the engine, too */
 void slot_close_engine(struct slot *s);
 /* whole: the store has everything, so the mark goes. */
 void slot_end_task(struct slot *s, bool whole);
@@ -125,7 +128,10 @@ void slot_end_task(struct slot *s, bool whole);
  * needs. Fails: RC_CANCELED deadline_ms, or the task ends. */
 MUST_CHECK enum rc slot_wait_stored(struct slot *s, int64_t deadline_ms, uint64_t *ret_txid,
                                     struct err *err);
-/* Let on_drained tell the table when the store has all; under the shard's lock, in SLOT_DRAINING. */
+/* An image of the open database at out, which must not exist. Fails: as image_copy. */
+MUST_CHECK enum rc slot_copy(struct slot *s, const char *out, struct err *err);
+/* Let on_drained tell the table when the store has all; under the shard's lock, in SLOT_DRAINING.
+ */
 void slot_drain(struct slot *s);
 
 /* ---- tenants.c ---- */
@@ -137,12 +143,16 @@ struct tenant *tenants_peek(struct tenants *ts, const char *name);
 void tenants_release(struct tenants *ts, struct tenant *t);
 uint64_t tenants_index(struct tenant *t);
 void tenants_wait(struct tenant *t, struct tenant_wait *w);
-/* The name for one's own: nobody uses it and nobody gets it, until tenants_unclaim. It has a task if
- * it was open. Fails: RC_BUSY; RC_NO_MEM. */
+/* The name for one's own: nobody uses it and nobody gets it, until tenants_unclaim. It has a task
+ * if it was open. Fails: RC_BUSY; RC_NO_MEM. */
 MUST_CHECK enum rc tenants_claim(struct tenants *ts, const char *name, struct slot **ret_s,
                                  struct err *err);
 void tenants_unclaim(struct slot *s);
 void tenants_poke(struct tenants *ts); /* there is work for the housekeeper */
+/* Let the housekeeper delete `name` in DIR/tmp, and the log of s, and then unclaim s. */
+void tenants_leave(struct tenants *ts, const char *name, struct slot *s);
+/* A new tenant's log shall not wait for somebody to use it. */
+void tenants_begin_log(struct tenants *ts, const char *name);
 
 /* ---- tenants_disk.c ---- */
 enum tenants_file { TENANT_FOLDER, TENANT_DATA, TENANT_CONF, TENANT_META, TENANT_MARK };
@@ -152,13 +162,15 @@ MUST_CHECK enum rc tenants_check_name(const char *name, bool create, struct err 
 enum rc tenants_no_such(struct err *err, const char *name); /* RC_NOT_FOUND */
 MUST_CHECK enum rc tenants_exists(const struct tenants *ts, const char *name, bool *ret_yes,
                                   struct err *err);
+/* The mark in DIR/open, durable. */
+MUST_CHECK enum rc tenants_mark(const struct tenants *ts, const char *name, struct err *err);
 /* A path in DIR/tmp that nobody has; prefix may be "". */
 void tenants_tmp(const struct tenants *ts, const char *prefix, char ret_path[OS_PATH_MAX]);
 MUST_CHECK enum rc tenants_mkdir(const char *path, struct err *err);
 MUST_CHECK enum rc tenants_delete_tree(const char *path, struct err *err); /* none is fine */
 /* Make the folder at `tmp` the one of the tenant. Fails: RC_CONFLICT there is one. */
-MUST_CHECK enum rc tenants_put_in_place(const struct tenants *ts, const char *tmp,
-                                        const char *name, struct err *err);
+MUST_CHECK enum rc tenants_put_in_place(const struct tenants *ts, const char *tmp, const char *name,
+                                        struct err *err);
 MUST_CHECK enum rc tenants_fsync_file(const char *path, struct err *err);
 MUST_CHECK enum rc tenants_copy_file(const char *from, const char *to, struct err *err);
 /* A folder with conf.json in DIR/tmp, its path in ret_path. */

@@ -3,12 +3,11 @@
  * committed into the log; see tenants_intern.h.
  */
 #include <fcntl.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include "base/bytes.h"
-#include "base/log.h"
 #include "base/mem.h"
+#include "db/image.h"
 #include "node/tenants_intern.h"
 
 #define PAGE_SIZE      4096 /* of a database that does not exist yet */
@@ -26,7 +25,6 @@ struct stored_wait {
     struct err err;
 };
 
-static enum rc put_mark(struct slot *s, struct err *err);
 static enum rc start_task(struct slot *s, struct err *err);
 static enum rc start_engine(struct slot *s, struct err *err);
 static uint64_t page_size_of(const char *path);
@@ -63,19 +61,23 @@ void slot_free(struct slot *s)
     mem_free(s);
 }
 
-enum rc slot_start(struct slot *s, struct err *err)
+enum rc slot_start_task(struct slot *s, struct err *err)
 {
     char path[OS_PATH_MAX];
+    if (s->task != NULL) return RC_OK;
     if (s->confs == NULL) {
         tenants_path(s->ts, s->t.name, TENANT_CONF, path);
         TRY(tenants_conf_load(path, &s->confs, err));
     }
     atomic_store(&s->t.conf, &s->confs->conf);
-    if (s->task == NULL) {
-        s->page_size = page_size_of(s->path);
-        TRY(put_mark(s, err));
-        TRY(start_task(s, err));
-    }
+    s->page_size = page_size_of(s->path);
+    TRY(tenants_mark(s->ts, s->t.name, err));
+    return start_task(s, err);
+}
+
+enum rc slot_start(struct slot *s, struct err *err)
+{
+    TRY(slot_start_task(s, err));
     return s->t.engine == NULL ? start_engine(s, err) : RC_OK;
 }
 
@@ -98,7 +100,10 @@ void slot_end_task(struct slot *s, bool whole)
     s->task = NULL;
     atomic_fetch_add(&s->ts->closed, 1);
     tenants_path(s->ts, s->t.name, TENANT_MARK, mark);
-    if (whole) (void)!os_unlink(mark, &ignored);
+    if (whole)
+        (void)!os_unlink(mark, &ignored);
+    else
+        atomic_fetch_add(&s->ts->parked, 1);
 }
 
 enum rc slot_wait_stored(struct slot *s, int64_t deadline_ms, uint64_t *ret_txid, struct err *err)
@@ -122,6 +127,16 @@ enum rc slot_wait_stored(struct slot *s, int64_t deadline_ms, uint64_t *ret_txid
     return RC_OK;
 }
 
+/* A connection of its own sees to it that there is a database. */
+enum rc slot_copy(struct slot *s, const char *out, struct err *err)
+{
+    const struct call c = {.cancel = s->ts->opts.cancel};
+    struct sql_conn *conn;
+    TRY(sql_engine_get(s->t.engine, &conn, err));
+    sql_engine_put(s->t.engine, conn);
+    return image_copy(s->path, out, &c, err);
+}
+
 /* An earlier drain, from before it was opened again, may still wait: when it is told, it finds
  * itself outdated, and the housekeeper begins the next. */
 void slot_drain(struct slot *s)
@@ -133,19 +148,6 @@ void slot_drain(struct slot *s)
     task_wait(s->task, &s->drain);
 }
 
-/* Whoever finds it after a crash knows that the log may lack something. */
-static enum rc put_mark(struct slot *s, struct err *err)
-{
-    char mark[OS_PATH_MAX], folder[OS_PATH_MAX];
-    CLEANUP(os_closep) int fd = -1;
-    tenants_path(s->ts, s->t.name, TENANT_MARK, mark);
-    enum rc rc = os_open(mark, O_WRONLY | O_CREAT | O_EXCL, 0600, &fd, err);
-    if (rc == RC_CONFLICT) return RC_OK;
-    TRY(rc);
-    snprintf(folder, sizeof folder, "%s/open", s->ts->dir);
-    return os_fsync_dir(folder, err);
-}
-
 static enum rc start_task(struct slot *s, struct err *err)
 {
     struct task_pools pools = s->ts->pools;
@@ -153,7 +155,8 @@ static enum rc start_task(struct slot *s, struct err *err)
     atomic_store(&s->cancel, false);
     pools.cancel = &s->cancel;
     TRY(tenants_replica(s->ts, s->t.name, &replica, err));
-    /* The texts are those of the base, but for what differs; the replica is read by task_new only. */
+    /* The texts are those of the base, but for what differs; the replica is read by task_new only.
+     */
     s->db = s->ts->base->dbs[0];
     s->db.path = s->path;
     s->db.meta_path = s->meta;

@@ -136,7 +136,7 @@ static void start(struct ask *a, const struct hrana_request *requests, size_t co
     x->done = done;
     x->ctx = a;
     x->sync = false;
-    exec_start(x);
+    exec_begin(x);
 }
 
 /* Nothing could be answered; what is open is rolled back. */

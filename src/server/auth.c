@@ -435,7 +435,7 @@ static void remember(struct auth *a, const struct asked *q, struct grant *g)
     p->keys_size = q->keys_size;
     memcpy(p->text, q->token, q->token_size);
     if (q->keys_size > 0) memcpy(p->text + q->token_size, q->keys, q->keys_size);
-    atomic_init(&p->used, true);
+    atomic_init(&p->used, false); /* tokens that come once go first */
     own(&set->lock);
     unsigned i = pick(a, set, q);
     old = set->place[i];

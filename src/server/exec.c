@@ -52,7 +52,7 @@ void exec_env_tick(struct exec_env *env)
     }
 }
 
-void exec_start(struct exec *x)
+void exec_begin(struct exec *x)
 {
     const struct tenant_conf *conf = atomic_load(&x->ses->tenant->conf);
     struct sql_stream *s = &x->ses->stream;

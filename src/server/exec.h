@@ -2,7 +2,7 @@
  * exec.h -- run the requests of one message on a session, one after another, and encode the
  * answers.
  *
- *   exec_start ──► read            on the thread that called, for at most EXEC_HERE_MS; a read that
+ *   exec_begin ──► read            on the thread that called, for at most EXEC_HERE_MS; a read that
  *                                  takes longer is taken back and run again by the slow crew
  *              ──► lone write      to the writer's queue; goes on when its group has committed
  *              ──► batch BEGIN...  the same, as one unit, when it ends what it begins
@@ -11,7 +11,7 @@
  *
  * Between these hops an execution belongs to nobody but its queue: no thread waits for it.
  *
- * Threads: exec_start by any; done is called once, by any thread, also from inside exec_start.
+ * Threads: exec_begin by any; done is called once, by any thread, also from inside exec_begin.
  */
 #ifndef SERVER_EXEC_H
 #define SERVER_EXEC_H
@@ -82,5 +82,5 @@ struct exec {
     bool here; /* on a thread that must not wait */
     bool in_batch, tried_unit, refused, own, tx, denied, committed, flushed;
 };
-void exec_start(struct exec *x);
+void exec_begin(struct exec *x);
 #endif

@@ -11,6 +11,7 @@
 #include "base/thr.h"
 #include "server/http_intern.h"
 #include <arpa/inet.h>
+#include <linux/tcp.h>
 #include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
@@ -23,13 +24,15 @@
 #define BODY_KEPT     (4u << 10) /* bytes of a body's buffer that stay with the connection */
 #define BODY_FREE     (4u << 10) /* smaller bodies are not counted, so that loops share nothing */
 #define BODY_FIRST    (256u << 10)
+#define SEND_AHEAD    (128 << 10)
 #define SEND_MS       2000
 #define STOP_SLICE_MS 2
 #define IDLE_S_MAX    (24 * 3600)
 
 struct framing {
-    unsigned lengths, encodings;
+    unsigned lengths, encodings, hosts;
     const char *length, *encoding;
+    bool odd_name;
 };
 
 static enum rc fill_opts(struct http_server *s, const struct http_opts *opts, struct err *err);
@@ -44,10 +47,11 @@ static void *see_target(void *cls, const char *target, struct MHD_Connection *mh
 static enum MHD_Result take(void *cls, struct MHD_Connection *mhd, const char *url,
                             const char *method, const char *version, const char *data,
                             size_t *data_size, void **ctx);
-static enum MHD_Result begin(struct http_req *r, const char *url, const char *method);
+static enum MHD_Result begin(struct http_req *r, const char *url, const char *method,
+                             const char *version);
 static void check_head(struct http_req *r);
 static enum MHD_Result see_framing(void *cls, enum MHD_ValueKind kind, const char *key,
-                                   const char *value);
+                                   size_t key_size, const char *value, size_t value_size);
 static bool expect_body(struct http_req *r, uint64_t size);
 static enum MHD_Result add_body(struct http_req *r, const char *data, size_t size);
 static bool count_body(struct http_req *r, size_t size);
@@ -231,7 +235,8 @@ static enum rc fill_opts(struct http_server *s, const struct http_opts *opts, st
 {
     struct http_opts *o = &s->opts;
     *o = *opts;
-    if ((o->tls_cert == NULL) != (o->tls_key == NULL))
+    o->tls_cert = o->tls_key = NULL; /* copies, below */
+    if ((opts->tls_cert == NULL) != (opts->tls_key == NULL))
         return err_set(err, RC_INVALID, "TLS wants both a certificate and a key");
     if (o->threads == 0) o->threads = (unsigned)os_cpu_count();
     if (o->threads > THREADS_MAX) o->threads = THREADS_MAX;
@@ -244,7 +249,6 @@ static enum rc fill_opts(struct http_server *s, const struct http_opts *opts, st
     if (o->idle_ms > (int64_t)IDLE_S_MAX * 1000) o->idle_ms = (int64_t)IDLE_S_MAX * 1000;
     if (o->receive_ms <= 0) o->receive_ms = 60000;
     /* The caller's texts need not live as long as the server. */
-    o->listen = opts->listen;
     if (opts->tls_cert == NULL) return RC_OK;
     o->tls_cert = mem_strdup(opts->tls_cert);
     o->tls_key = mem_strdup(opts->tls_key);
@@ -299,10 +303,8 @@ static void server_free(struct http_server *s)
     if (s->unix_path != NULL && !atomic_load(&s->quiesced))
         (void)!os_unlink(s->unix_path, &ignored);
     mem_free(s->unix_path);
-    if (s->opts.tls_cert != NULL) {
-        mem_free((void *)(uintptr_t)s->opts.tls_cert);
-        mem_free((void *)(uintptr_t)s->opts.tls_key);
-    }
+    mem_free((void *)(uintptr_t)s->opts.tls_cert);
+    mem_free((void *)(uintptr_t)s->opts.tls_key);
     for (size_t i = 0; i < HTTP_SHARDS; i++)
         pthread_mutex_destroy(&s->shards[i].lock);
     pthread_mutex_destroy(&s->linger_lock);
@@ -322,6 +324,7 @@ static void conn_event(void *cls, struct MHD_Connection *mhd, void **ctx,
                        enum MHD_ConnectionNotificationCode code)
 {
     static _Thread_local unsigned my_shard; /* 0: none yet */
+    const int ahead = SEND_AHEAD;
     struct http_server *s = cls;
     struct http_conn *c = *ctx;
     if (code == MHD_CONNECTION_NOTIFY_STARTED) {
@@ -332,6 +335,9 @@ static void conn_event(void *cls, struct MHD_Connection *mhd, void **ctx,
         c->shard = &s->shards[my_shard - 1];
         c->mhd = mhd;
         c->fd = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+        /* What the kernel takes ahead of a slow reader: the library counts only what the kernel
+         * takes as progress, and megabytes at once look like none for minutes. */
+        (void)setsockopt(c->fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &ahead, sizeof ahead);
         c->loopback = is_loopback(
             MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CLIENT_ADDRESS)->client_addr);
         atomic_store(&c->refs, 1);
@@ -365,7 +371,9 @@ static void *see_target(void *cls, const char *target, struct MHD_Connection *mh
 {
     struct http_conn *c = conn_of(mhd);
     (void)cls;
-    if (c != NULL) c->bad_target = target == NULL || strstr(target, "%00") != NULL;
+    if (c == NULL) return NULL;
+    c->target_end = target == NULL ? NULL : target + strlen(target);
+    c->bad_target = target == NULL || strchr(target, ' ') != NULL || strstr(target, "%00") != NULL;
     return NULL;
 }
 
@@ -374,12 +382,12 @@ static enum MHD_Result take(void *cls, struct MHD_Connection *mhd, const char *u
                             size_t *data_size, void **ctx)
 {
     struct http_req *r = *ctx;
-    (void)cls, (void)version;
+    (void)cls;
     if (r == NULL) {
         struct http_conn *c = conn_of(mhd);
         if (c == NULL) return MHD_NO;
         *ctx = &c->req;
-        return begin(&c->req, url, method);
+        return begin(&c->req, url, method, version);
     }
     if (*data_size > 0) {
         size_t size = *data_size;
@@ -389,7 +397,8 @@ static enum MHD_Result take(void *cls, struct MHD_Connection *mhd, const char *u
     return r->served ? queue(r) : serve(r);
 }
 
-static enum MHD_Result begin(struct http_req *r, const char *url, const char *method)
+static enum MHD_Result begin(struct http_req *r, const char *url, const char *method,
+                             const char *version)
 {
     struct http_conn *c = r->conn;
     unsigned phase = HTTP_HEAD;
@@ -404,6 +413,8 @@ static enum MHD_Result begin(struct http_req *r, const char *url, const char *me
     const char *path = url[0] == '/' ? NULL : strstr(url, "://");
     if (path != NULL) path = strchr(path + 3, '/');
     r->path = url[0] == '/' || strcmp(url, "*") == 0 ? url : path != NULL ? path : "/";
+    /* The version begins one byte behind the target, unless a NUL cut the target short. */
+    if (c->target_end == NULL || version != c->target_end + 1) c->bad_target = true;
     check_head(r);
     if (r->response == NULL) return MHD_YES;
     r->unread = true;
@@ -422,9 +433,11 @@ static void check_head(struct http_req *r)
         http__refuse(r, 431, "HEAD_TOO_LARGE", "The head of the request is too large");
         return;
     }
-    MHD_get_connection_values(c->mhd, MHD_HEADER_KIND, see_framing, &f);
+    MHD_get_connection_values_n(c->mhd, MHD_HEADER_KIND, see_framing, &f);
     if (c->bad_target) {
-        http__refuse(r, 400, "BAD_REQUEST", "The request's target holds a NUL byte");
+        http__refuse(r, 400, "BAD_REQUEST", "The request's target holds a NUL byte or a blank");
+    } else if (f.odd_name || f.hosts > 1) {
+        http__refuse(r, 400, "BAD_REQUEST", "A header is malformed, or Host is given twice");
     } else if (f.lengths > 1 || f.encodings > 1 || (f.lengths > 0 && f.encodings > 0)) {
         /* Two ways to read where a request ends are a way to hide another in it. */
         http__refuse(r, 400, "BAD_REQUEST", "The request gives its length more than once");
@@ -443,11 +456,15 @@ static void check_head(struct http_req *r)
 }
 
 static enum MHD_Result see_framing(void *cls, enum MHD_ValueKind kind, const char *key,
-                                   const char *value)
+                                   size_t key_size, const char *value, size_t value_size)
 {
     struct framing *f = cls;
-    (void)kind;
-    if ((key[0] | 0x20) == 'c' && strcasecmp(key, MHD_HTTP_HEADER_CONTENT_LENGTH) == 0) {
+    (void)kind, (void)value_size;
+    if (key_size == 0 || key[key_size - 1] == ' ' || key[key_size - 1] == '\t') {
+        f->odd_name = true;
+    } else if ((key[0] | 0x20) == 'h' && strcasecmp(key, MHD_HTTP_HEADER_HOST) == 0) {
+        f->hosts++;
+    } else if ((key[0] | 0x20) == 'c' && strcasecmp(key, MHD_HTTP_HEADER_CONTENT_LENGTH) == 0) {
         f->lengths++;
         f->length = value != NULL ? value : "";
     } else if ((key[0] | 0x20) == 't' && strcasecmp(key, MHD_HTTP_HEADER_TRANSFER_ENCODING) == 0) {

@@ -74,6 +74,7 @@ struct http_conn {
     struct http_conn *next, *prev; /* [lock:shard] */
     int fd;
     bool loopback, bad_target;
+    const char *target_end;
     atomic_uint refs; /* the library's, and a stream's */
     atomic_uint phase;
     atomic_uint_fast64_t answered;     /* requests that are over */
@@ -141,6 +142,7 @@ MUST_CHECK enum rc http__listen(struct http_server *s, int *ret_fd, struct err *
 void http__answer(struct http_req *r);
 /* Add what was asked for by http_add_header, and CORS. False: out of memory. */
 bool http__dress(struct http_req *r, struct MHD_Response *response, const char *type);
+bool http__has_header(const struct http_req *r, const char *name); /* given by http_add_header */
 /* Fill r->response with an error in JSON. */
 void http__refuse(struct http_req *r, unsigned status, const char *code, const char *message);
 /* The same written to the socket, where the library has no place for an answer. */

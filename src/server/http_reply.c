@@ -23,7 +23,7 @@ struct http_zip {
     z_stream z;
 };
 
-static bool header_given(const struct http_req *r, const char *name);
+static const char *next_header(const struct http_req *r, size_t *off, const char **ret_value);
 static bool takes_gzip(const struct http_req *r);
 static bool coding_allowed(const char *p, size_t size);
 static bool zip_body(struct http_req *r, struct buf *body);
@@ -47,7 +47,7 @@ enum rc http_add_header(struct http_req *r, const char *name, const char *value,
 void http_reply(struct http_req *r, unsigned status, const char *type, struct buf *body)
 {
     bool zipped = false, apt = body->size > ZIP_MIN && status == MHD_HTTP_OK &&
-                               !header_given(r, MHD_HTTP_HEADER_CONTENT_ENCODING);
+                               !http__has_header(r, MHD_HTTP_HEADER_CONTENT_ENCODING);
     if (apt && takes_gzip(r)) zipped = zip_body(r, body);
     struct MHD_Response *response = response_of(body);
     bool ok = response != NULL && http__dress(r, response, type);
@@ -99,14 +99,21 @@ bool http__dress(struct http_req *r, struct MHD_Response *response, const char *
         ok = MHD_add_response_header(response, "Access-Control-Expose-Headers", "*");
     if (ok == MHD_YES && atomic_load_explicit(&s->quiesced, memory_order_relaxed))
         ok = MHD_add_response_header(response, MHD_HTTP_HEADER_CONNECTION, "close");
-    const char *p = (const char *)r->headers.data, *end = p + r->headers.size;
-    while (ok == MHD_YES && r->headers.size > 0 && p < end) {
-        const char *value = p + strlen(p) + 1;
+    size_t off = 0;
+    const char *name, *value;
+    while (ok == MHD_YES && (name = next_header(r, &off, &value)) != NULL)
         /* The library knows no header without a value. */
-        if (value[0] != '\0') ok = MHD_add_response_header(response, p, value);
-        p = value + strlen(value) + 1;
-    }
+        if (value[0] != '\0') ok = MHD_add_response_header(response, name, value);
     return ok == MHD_YES;
+}
+
+bool http__has_header(const struct http_req *r, const char *name)
+{
+    size_t off = 0;
+    const char *given, *value;
+    while ((given = next_header(r, &off, &value)) != NULL)
+        if (strcasecmp(given, name) == 0) return true;
+    return false;
 }
 
 void http__refuse(struct http_req *r, unsigned status, const char *code, const char *message)
@@ -174,15 +181,14 @@ void http__zips_free(struct http_server *s)
     }
 }
 
-static bool header_given(const struct http_req *r, const char *name)
+/* NULL after the last. */
+static const char *next_header(const struct http_req *r, size_t *off, const char **ret_value)
 {
-    const char *p = (const char *)r->headers.data, *end = p + r->headers.size;
-    while (r->headers.size > 0 && p < end) {
-        const char *value = p + strlen(p) + 1;
-        if (strcasecmp(p, name) == 0) return true;
-        p = value + strlen(value) + 1;
-    }
-    return false;
+    if (*off >= r->headers.size) return NULL;
+    const char *name = (const char *)r->headers.data + *off;
+    *ret_value = name + strlen(name) + 1;
+    *off = (size_t)(*ret_value + strlen(*ret_value) + 1 - (const char *)r->headers.data);
+    return name;
 }
 
 /* Accept-Encoding: "gzip, br;q=0.5", "*", "gzip;q=0". */

@@ -16,7 +16,6 @@
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/socket.h>
 
 #define BACKLOG_MAX   (256u << 10)
@@ -38,7 +37,6 @@ static void wake(struct http_req *r);
 static ssize_t pull(void *cls, uint64_t pos, char *out, size_t max);
 static void give_away(void *cls, struct MHD_Connection *mhd, void *ctx, const char *extra,
                       size_t extra_size, MHD_socket fd, struct MHD_UpgradeResponseHandle *handle);
-static bool has_upgrade(const struct http_req *r);
 
 enum rc http_stream_begin(struct http_req *r, unsigned status, const char *type, struct err *err)
 {
@@ -59,6 +57,8 @@ enum rc http_stream_begin(struct http_req *r, unsigned status, const char *type,
     r->stream = st;
     r->response = response;
     r->status = status;
+    /* Chunked, the library would send the end of a body that has no beginning. */
+    if (st->headless) MHD_set_response_options(response, MHD_RF_HTTP_1_0_SERVER, MHD_RO_END);
     if (st->headless) return RC_OK; /* queued when it ends: the library would end it at once */
     /* Answered for the loop, but active until it ends. */
     atomic_fetch_add(&r->conn->shard->active, 1);
@@ -125,7 +125,7 @@ void http_upgrade(struct http_req *r, http_upgrade_fn *fn, void *ctx)
 {
     struct MHD_Response *response = MHD_create_response_for_upgrade(give_away, r);
     bool ok = response != NULL && http__dress(r, response, NULL) &&
-              (has_upgrade(r) ||
+              (http__has_header(r, MHD_HTTP_HEADER_UPGRADE) ||
                MHD_add_response_header(response, MHD_HTTP_HEADER_UPGRADE, "websocket") == MHD_YES);
     if (!ok && response != NULL) {
         MHD_destroy_response(response);
@@ -250,15 +250,4 @@ static void give_away(void *cls, struct MHD_Connection *mhd, void *ctx, const ch
     r->over = true;
     atomic_store(&c->phase, HTTP_BUSY); /* no head will come */
     if (!keeps) MHD_upgrade_action(handle, MHD_UPGRADE_ACTION_CLOSE);
-}
-
-static bool has_upgrade(const struct http_req *r)
-{
-    const char *p = (const char *)r->headers.data, *end = p + r->headers.size;
-    while (r->headers.size > 0 && p < end) {
-        const char *value = p + strlen(p) + 1;
-        if (strcasecmp(p, MHD_HTTP_HEADER_UPGRADE) == 0) return true;
-        p = value + strlen(value) + 1;
-    }
-    return false;
 }

@@ -255,7 +255,7 @@ static bool head_too_slow(struct http_conn *c, int64_t now)
     uint64_t answered = atomic_load(&c->answered), bytes = 0;
     bool counted = bytes_received(c, &bytes);
     if (!c->seen || answered != c->seen_answered) {
-        c->seen_bytes = c->seen ? bytes : 0;
+        c->seen_bytes = answered > 0 ? bytes : 0;
         c->seen = true;
         c->seen_answered = answered;
         c->head_since_ms = counted ? 0 : now;

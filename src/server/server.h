@@ -15,18 +15,18 @@ struct server_opts {
     int listen_fd, admin_fd;           /* sockets that somebody else has made; -1: none */
     const char *tls_cert, *tls_key;    /* NULL: plain */
     struct auth_opts auth;
-    const char *admin_key;  /* NULL: only those on this machine may come */
+    const char *admin_key;    /* NULL: only those on this machine may come */
     const uint8_t *baton_key; /* BATON_KEY_SIZE bytes */
     const struct tenants_ops *ops;
     struct tenants *tenants;
-    bool no_default;        /* a host name without a dot names no tenant */
-    unsigned threads;       /* of each front end; 0: one a CPU */
-    unsigned work_threads;  /* 0: 32 */
-    size_t body_max;        /* bytes; 0: 64 MiB */
-    uint64_t byte_max;      /* of values in one result; 0: 64 MiB */
+    bool no_default;       /* a host name without a dot names no tenant */
+    unsigned threads;      /* of each front end; 0: one a CPU */
+    unsigned work_threads; /* 0: 32 */
+    size_t body_max;       /* bytes; 0: 64 MiB */
+    uint64_t byte_max;     /* of values in one result; 0: 64 MiB */
     unsigned conn_max;
     int64_t query_ms, txn_ms, turn_ms, durable_ms, stream_idle_ms, slow_query_ms; /* 0: defaults */
-    int64_t idle_ms;        /* of a connection */
+    int64_t idle_ms; /* of a connection */
 };
 /* Fails: as http_server_start, auth_new. */
 MUST_CHECK enum rc server_start(const struct server_opts *opts, struct server **ret_s,

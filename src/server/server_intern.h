@@ -33,7 +33,7 @@ struct target {
     enum route route;
     enum hrana_version version;
     bool proto;
-    const char *rest;      /* of the path, behind what names the route */
+    const char *rest;               /* of the path, behind what names the route */
     char tenant[AUTH_NAME_MAX + 1]; /* of the path; "": none */
 };
 /* Fails: RC_INVALID a name of a tenant that cannot be. */

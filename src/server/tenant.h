@@ -14,13 +14,13 @@
 
 struct tenant_conf { /* constant; a change makes a new one, the old lives as long as its tenant */
     bool block_reads, block_writes, allow_attach;
-    bool sync;             /* answer a write only when the store has it */
-    const char *block_reason; /* never NULL, may be "" */
-    const char *jwt_key;   /* replaces the server's keys; NULL: does not */
+    bool sync;                 /* answer a write only when the store has it */
+    const char *block_reason;  /* never NULL, may be "" */
+    const char *jwt_key;       /* replaces the server's keys; NULL: does not */
     const char *heartbeat_url; /* kept for libSQL's API, not called; NULL: none */
-    int64_t txn_ms;        /* a transaction may hold the write lock; 0: the server's setting */
-    uint64_t size_max;     /* bytes of the database; 0: no limit */
-    uint32_t row_max;      /* bytes of a row or value; 0: the server's setting */
+    int64_t txn_ms;            /* a transaction may hold the write lock; 0: the server's setting */
+    uint64_t size_max;         /* bytes of the database; 0: no limit */
+    uint32_t row_max;          /* bytes of a row or value; 0: the server's setting */
 };
 struct tenant {
     char name[AUTH_NAME_MAX + 1];
@@ -30,8 +30,8 @@ struct tenant {
 
 /* Tell when everything that was committed before is in the store. */
 struct tenant_wait { /* the asker's, alive until fn */
-    /* rc RC_OK: it is, and a restore to txid has it. Else err: not known yet; it may well come. Quick,
-     * any thread. */
+    /* rc RC_OK: it is, and a restore to txid has it. Else err: not known yet; it may well come.
+     * Quick, any thread. */
     void (*fn)(struct tenant_wait *w, enum rc rc, const struct err *err);
     void *ctx;
     int64_t deadline_ms; /* os_mono_ms */
@@ -48,8 +48,8 @@ struct tenant_at { /* a moment in a log; all zero: now */
 struct tenant_info {
     const char *name;
     bool open;
-    int64_t created_ms;       /* 0: not known */
-    uint64_t bytes, wal_bytes; /* of the files */
+    int64_t created_ms;         /* 0: not known */
+    uint64_t bytes, wal_bytes;  /* of the files */
     uint64_t txid, txid_stored; /* newest captured here, newest in the store; 0 while closed */
 };
 typedef enum rc tenant_list_fn(void *ctx, const struct tenant_info *info, struct err *err);
@@ -72,15 +72,15 @@ struct tenants_ops {
     /* For administrators; these block. conf NULL: all default. */
     enum rc (*create)(struct tenants *ts, const char *name, const struct tenant_conf *conf,
                       struct err *err); /* RC_CONFLICT it exists */
-    /* A new tenant from a file: a SQLite database (checked) or an SQL dump; the file is taken over or
-     * deleted. Fails: RC_CONFLICT; RC_INVALID what is wrong with the file. */
+    /* A new tenant from a file: a SQLite database (checked) or an SQL dump; the file is taken over
+     * or deleted. Fails: RC_CONFLICT; RC_INVALID what is wrong with the file. */
     enum rc (*import)(struct tenants *ts, const char *name, const struct tenant_conf *conf,
                       const char *path, bool dump, struct err *err);
     /* keep_backup: its log stays in the store. */
     enum rc (*remove)(struct tenants *ts, const char *name, bool keep_backup, struct err *err);
     enum rc (*rename)(struct tenants *ts, const char *from, const char *to, struct err *err);
-    /* A new tenant with the state that `from` (which may have been deleted, if its log was kept) has
-     * or had; from the log if `at` is given. */
+    /* A new tenant with the state that `from` (which may have been deleted, if its log was kept)
+     * has or had; from the log if `at` is given. */
     enum rc (*fork)(struct tenants *ts, const char *from, const char *to,
                     const struct tenant_at *at, struct err *err);
     /* Back to a moment, under the same name; what it was until now stays in the log: the restored

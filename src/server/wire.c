@@ -329,7 +329,7 @@ static bool begin_exec(struct msg *m)
     x->done = exec_done;
     x->ctx = m;
     atomic_store(&m->state, MSG_STARTING);
-    exec_start(x);
+    exec_begin(x);
     if (atomic_exchange(&m->state, MSG_LEFT) != MSG_DONE) return false;
     complete(m);
     return true;

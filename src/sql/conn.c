@@ -848,7 +848,9 @@ static void after(struct sql_conn *c, const struct kept *k, bool ok)
     }
     if (!sqlite3_get_autocommit(c->db)) return;
     c->read_only_tx = c->deferred = false;
-    if (c->committing) c->commits++;
+    /* SQLite has no commit hook for VACUUM. */
+    bool vacuumed = k != NULL && ok && k->dialect == DIALECT_VACUUM;
+    if (c->committing || vacuumed) c->commits++;
     c->committing = false;
 }
 

@@ -340,7 +340,7 @@ static enum rc sts_send(struct sts *t, struct aws_keys *ret, struct err *err)
     TRY(sts_url(t, origin, err));
     snprintf(url, sizeof url, "%s%s", origin, t->url.path);
     snprintf(what, sizeof what, "STS %s", t->action);
-    TRY(http_header(&req, err, "Content-Type", "application/x-www-form-urlencoded"));
+    TRY(http_answer_header(&req, err, "Content-Type", "application/x-www-form-urlencoded"));
     struct http_conf conf = {.service = origin, .ca_file = ca_file[0] ? ca_file : NULL};
     TRY(http_open(&conf, &h, err));
     enum rc rc = http_send(h, &c, &req, &resp, err);
@@ -378,11 +378,11 @@ static enum rc sts_sign(void *ctx, struct http_req *req, struct err *err)
                        .header_count = t->base->token[0] ? 3 : 2};
     CLEANUP(buf_fini) struct buf value = BUF_INIT;
     TRY(sigv4_authorization(&v4, &value, err));
-    TRY(http_header(req, err, "x-amz-date", "%s", date));
+    TRY(http_answer_header(req, err, "x-amz-date", "%s", date));
     if (t->base->token[0] != '\0')
-        TRY(http_header(req, err, "x-amz-security-token", "%s", t->base->token));
-    return http_header(req, err, "Authorization", "%.*s", (int)value.size,
-                       (const char *)value.data);
+        TRY(http_answer_header(req, err, "x-amz-security-token", "%s", t->base->token));
+    return http_answer_header(req, err, "Authorization", "%.*s", (int)value.size,
+                              (const char *)value.data);
 }
 
 /* Its errors are XML, and most of them status 400. */
@@ -505,7 +505,7 @@ static enum rc ask(struct aws_search *s, const struct ask *a, struct http_resp *
     TRY(url_get(a->url, &u, err));
     TRY(origin_put(&u, origin, err));
     struct http_conf conf = {.service = origin, .no_proxy = a->local, .connect_ms = a->connect_ms};
-    if (a->header != NULL) TRY(http_header(&req, err, a->header, "%s", a->value));
+    if (a->header != NULL) TRY(http_answer_header(&req, err, a->header, "%s", a->value));
     TRY(http_open(&conf, &h, err));
     enum rc rc = http_send(h, &c, &req, resp, err);
     http_close(h);

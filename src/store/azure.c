@@ -656,7 +656,7 @@ static enum rc put_md5(struct http_req *req, const struct buf *data, struct err 
     char text[BASE64_SIZE(MD5_SIZE)];
     TRY(hash_md5(data->data, data->size, md5, err));
     base64_put(md5, sizeof md5, text);
-    return http_header(req, err, "Content-MD5", "%s", text);
+    return http_answer_header(req, err, "Content-MD5", "%s", text);
 }
 
 /* What the request that makes a blob says about it. */
@@ -664,9 +664,10 @@ static enum rc put_headers(struct op *op, struct http_req *req, struct err *err)
 {
     char when[TIME_TEXT_SIZE];
     time_put(op->put->timestamp_ms, true, when);
-    TRY(http_header(req, err, "x-ms-meta-" TIME_NAME, "%s", when));
-    if (op->put->if_absent) TRY(http_header(req, err, "If-None-Match", "*"));
-    if (op->put->if_etag != NULL) TRY(http_header(req, err, "If-Match", "%s", op->put->if_etag));
+    TRY(http_answer_header(req, err, "x-ms-meta-" TIME_NAME, "%s", when));
+    if (op->put->if_absent) TRY(http_answer_header(req, err, "If-None-Match", "*"));
+    if (op->put->if_etag != NULL)
+        TRY(http_answer_header(req, err, "If-Match", "%s", op->put->if_etag));
     return RC_OK;
 }
 
@@ -710,8 +711,8 @@ static enum rc put_whole(struct op *op, const char *key, const struct buf *data,
     req.url = (const char *)url.data;
     req.body = &body;
     req.body_size = data->size;
-    TRY(http_header(&req, err, "x-ms-blob-type", "BlockBlob"));
-    TRY(http_header(&req, err, "Content-Type", "application/octet-stream"));
+    TRY(http_answer_header(&req, err, "x-ms-blob-type", "BlockBlob"));
+    TRY(http_answer_header(&req, err, "Content-Type", "application/octet-stream"));
     TRY(put_md5(&req, data, err));
     TRY(put_headers(op, &req, err));
     TRY(send_req(op, &req, &resp, err));
@@ -764,8 +765,8 @@ static enum rc put_list(struct upload *u, struct store_obj *ret_obj, struct err 
     req.url = (const char *)url.data;
     req.data = list.data;
     req.data_size = list.size;
-    TRY(http_header(&req, err, "Content-Type", "application/xml"));
-    TRY(http_header(&req, err, "x-ms-blob-content-type", "application/octet-stream"));
+    TRY(http_answer_header(&req, err, "Content-Type", "application/xml"));
+    TRY(http_answer_header(&req, err, "x-ms-blob-content-type", "application/octet-stream"));
     TRY(put_md5(&req, &list, err));
     TRY(put_headers(op, &req, err));
     TRY(send_req(op, &req, &resp, err));
@@ -838,7 +839,7 @@ static enum rc lane_put(struct upload *u, const struct buf *data, uint32_t index
     req.url = (const char *)url.data;
     req.body = &body;
     req.body_size = data->size;
-    TRY(http_header(&req, err, "Content-Type", "application/octet-stream"));
+    TRY(http_answer_header(&req, err, "Content-Type", "application/octet-stream"));
     TRY(put_md5(&req, data, err));
     return send_req(u->op, &req, &resp, err);
 }

@@ -136,17 +136,18 @@ enum rc azure_auth_sign(struct azure_auth *a, const struct call *c, struct http_
     char date[DATE_SIZE], signature[BASE64_SIZE(SHA256_SIZE)];
     CLEANUP(buf_fini) struct buf text = BUF_INIT;
     date_put(os_now_ms(), date);
-    TRY(http_header(req, err, "x-ms-version", "%s", AZURE_VERSION));
-    TRY(http_header(req, err, "x-ms-date", "%s", date));
+    TRY(http_answer_header(req, err, "x-ms-version", "%s", AZURE_VERSION));
+    TRY(http_answer_header(req, err, "x-ms-date", "%s", date));
     if (a->key_size > 0) {
         TRY(text_to_sign(a, req, &text, err));
         TRY(put_signature(a, &text, signature, err));
-        return http_header(req, err, "Authorization", "SharedKey %s:%s", a->account, signature);
+        return http_answer_header(req, err, "Authorization", "SharedKey %s:%s", a->account,
+                                  signature);
     }
     if (a->http == NULL) return RC_OK;
     CLEANUP(token_wipe) struct buf token = BUF_INIT;
     TRY(token_get(&a->token, c, &token, err));
-    return http_header(req, err, "Authorization", "Bearer %s", (const char *)token.data);
+    return http_answer_header(req, err, "Authorization", "Bearer %s", (const char *)token.data);
 }
 
 bool azure_auth_refused(struct azure_auth *a, const struct http_req *req)
@@ -459,8 +460,9 @@ static enum rc token_ask(struct azure_auth *a, struct http_req *req, struct buf 
         TRY(buf_printf(to, err, "&client_id="));
         TRY(uri_append(to, a->client_id, false, err));
     }
-    if (a->source == FROM_APP) TRY(http_header(req, err, "X-IDENTITY-HEADER", "%s", a->secret));
-    if (a->source == FROM_MACHINE) TRY(http_header(req, err, "Metadata", "true"));
+    if (a->source == FROM_APP)
+        TRY(http_answer_header(req, err, "X-IDENTITY-HEADER", "%s", a->secret));
+    if (a->source == FROM_MACHINE) TRY(http_answer_header(req, err, "Metadata", "true"));
     if (a->source == FROM_SECRET) {
         TRY(buf_printf(to, err, "&client_secret="));
         TRY(uri_append(to, a->secret, false, err));
@@ -482,7 +484,7 @@ static enum rc token_ask(struct azure_auth *a, struct http_req *req, struct buf 
     if (near) return RC_OK;
     req->data = form->data;
     req->data_size = form->size;
-    return http_header(req, err, "Content-Type", "application/x-www-form-urlencoded");
+    return http_answer_header(req, err, "Content-Type", "application/x-www-form-urlencoded");
 }
 
 /* The life comes as a number or, from metadata services, as a text; App Service gives the end. */

@@ -141,7 +141,7 @@ static enum rc sign(void *ctx, struct http_req *req, struct err *err)
     if (a->g->token == NULL || a->bare) return RC_OK;
     buf_reset(&a->token);
     TRY(gcs_token_get(a->g->token, a->c, &a->token, err));
-    return http_header(req, err, "Authorization", "Bearer %s", (const char *)a->token.data);
+    return http_answer_header(req, err, "Authorization", "Bearer %s", (const char *)a->token.data);
 }
 
 static enum rc pin_url(struct gcs_ask *a, struct http_req *req, struct err *err)

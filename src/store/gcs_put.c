@@ -199,7 +199,8 @@ static enum rc put_small(const struct put *p, struct err *err)
     TRY(gcs_ask_query(&a, "uploadType", "multipart", err));
     if (p->condition[0] != '\0') TRY(gcs_ask_query(&a, "ifGenerationMatch", p->condition, err));
     TRY(gcs_ask_query(&a, "fields", GCS_FIELDS, err));
-    TRY(http_header(&a.req, err, "Content-Type", "multipart/related; boundary=%s", boundary));
+    TRY(http_answer_header(&a.req, err, "Content-Type", "multipart/related; boundary=%s",
+                           boundary));
     a.req.body = &whole;
     a.req.body_size = whole.size;
     TRY(gcs_ask_send(&a, err));
@@ -349,10 +350,10 @@ static enum rc upload_begin(struct upload *u, const char *md5, struct err *err)
     TRY(gcs_ask_query(&a, "uploadType", "resumable", err));
     if (p->condition[0] != '\0') TRY(gcs_ask_query(&a, "ifGenerationMatch", p->condition, err));
     TRY(gcs_ask_query(&a, "fields", GCS_FIELDS, err));
-    TRY(http_header(&a.req, err, "Content-Type", "application/json; charset=UTF-8"));
-    TRY(http_header(&a.req, err, "X-Upload-Content-Type", "application/octet-stream"));
+    TRY(http_answer_header(&a.req, err, "Content-Type", "application/json; charset=UTF-8"));
+    TRY(http_answer_header(&a.req, err, "X-Upload-Content-Type", "application/octet-stream"));
     if (u->total != STORE_SIZE_UNKNOWN)
-        TRY(http_header(&a.req, err, "X-Upload-Content-Length", "%" PRIu64, u->total));
+        TRY(http_answer_header(&a.req, err, "X-Upload-Content-Length", "%" PRIu64, u->total));
     a.req.data = meta.data;
     a.req.data_size = meta.size;
     TRY(gcs_ask_send(&a, err));
@@ -411,13 +412,13 @@ static enum rc upload_chunk(struct upload *u, struct retry_hint *hint, struct er
     TRY(upload_init(u, &a, "PUT", u->p->opts->if_absent ? "create" : "put", err));
     if (u->last) snprintf(total, sizeof total, "%" PRIu64, u->end);
     if (u->off < u->end) {
-        TRY(http_header(&a.req, err, "Content-Range", "bytes %" PRIu64 "-%" PRIu64 "/%s", u->off,
-                        u->end - 1, total));
+        TRY(http_answer_header(&a.req, err, "Content-Range", "bytes %" PRIu64 "-%" PRIu64 "/%s",
+                               u->off, u->end - 1, total));
         a.req.body = &body;
         a.req.body_off = u->off;
         a.req.body_size = u->end - u->off;
     } else {
-        TRY(http_header(&a.req, err, "Content-Range", "bytes */%s", total));
+        TRY(http_answer_header(&a.req, err, "Content-Range", "bytes */%s", total));
     }
     a.req.idempotent = false;
     a.once = true;
@@ -432,9 +433,9 @@ static enum rc upload_ask(struct upload *u, struct err *err)
     CLEANUP(gcs_ask_fini) struct gcs_ask a = {0};
     TRY(upload_init(u, &a, "PUT", "ask how far the upload got of", err));
     if (u->total == STORE_SIZE_UNKNOWN)
-        TRY(http_header(&a.req, err, "Content-Range", "bytes */*"));
+        TRY(http_answer_header(&a.req, err, "Content-Range", "bytes */*"));
     else
-        TRY(http_header(&a.req, err, "Content-Range", "bytes */%" PRIu64, u->total));
+        TRY(http_answer_header(&a.req, err, "Content-Range", "bytes */%" PRIu64, u->total));
     enum rc rc = gcs_ask_send(&a, err);
     u->gone = a.gone;
     return rc == RC_OK ? upload_take(u, &a, u->end, err) : rc;
@@ -510,7 +511,8 @@ static void upload_abandon(struct upload *u)
     enum rc rc = upload_init(u, &a, "DELETE", "give up the upload of", &ignored);
     a.req.op = STORE_OP_OTHER;
     a.any_ok = true;
-    if (rc == RC_OK) rc = http_header(&a.req, &ignored, "Content-Length", "0"); /* it insists */
+    if (rc == RC_OK)
+        rc = http_answer_header(&a.req, &ignored, "Content-Length", "0"); /* it insists */
     if (rc == RC_OK && gcs_ask_send(&a, &ignored) != RC_OK) err_clear(&ignored);
 }
 

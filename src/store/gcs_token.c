@@ -526,10 +526,12 @@ static enum rc ask_headers(const struct ask *a, struct http_req *req, struct err
 {
     const char *name;
     json_t *value;
-    if (a->type != NULL) TRY(http_header(req, err, "Content-Type", "%s", a->type));
-    if (a->bearer != NULL) TRY(http_header(req, err, "Authorization", "Bearer %s", a->bearer));
-    if (a->metadata && a->headers == NULL) TRY(http_header(req, err, "Metadata-Flavor", "Google"));
-    json_object_foreach(a->headers, name, value) TRY(http_header(
+    if (a->type != NULL) TRY(http_answer_header(req, err, "Content-Type", "%s", a->type));
+    if (a->bearer != NULL)
+        TRY(http_answer_header(req, err, "Authorization", "Bearer %s", a->bearer));
+    if (a->metadata && a->headers == NULL)
+        TRY(http_answer_header(req, err, "Metadata-Flavor", "Google"));
+    json_object_foreach(a->headers, name, value) TRY(http_answer_header(
         req, err, name, "%s", json_string_value(value) ? json_string_value(value) : ""));
     return RC_OK;
 }

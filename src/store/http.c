@@ -193,7 +193,8 @@ enum rc http_judge(const struct http_req *req, const struct http_resp *resp, con
                    words[0] ? ": " : "", words);
 }
 
-enum rc http_header(struct http_req *req, struct err *err, const char *name, const char *fmt, ...)
+enum rc http_answer_header(struct http_req *req, struct err *err, const char *name, const char *fmt,
+                           ...)
 {
     struct buf *b = &req->headers;
     size_t before = b->size;
@@ -361,14 +362,14 @@ static enum rc dress(struct trip *t, struct err *err)
     if (req->sink != NULL && (off > 0 || (req->ranged && req->range_size > 0))) {
         t->asked = true;
         if (req->ranged && req->range_size > 0)
-            TRY(http_header(req, err, "Range", "bytes=%" PRIu64 "-%" PRIu64, off,
-                            req->range_off + req->range_size - 1));
+            TRY(http_answer_header(req, err, "Range", "bytes=%" PRIu64 "-%" PRIu64, off,
+                                   req->range_off + req->range_size - 1));
         else
-            TRY(http_header(req, err, "Range", "bytes=%" PRIu64 "-", off));
+            TRY(http_answer_header(req, err, "Range", "bytes=%" PRIu64 "-", off));
         /* A weak etag cannot be a condition for a part; it is compared with the answer's. */
         if (req->delivered > 0 && t->etag[0] == '"' && !has_header(req, "If-Match")) {
             t->conditional = true;
-            TRY(http_header(req, err, "If-Match", "%s", t->etag));
+            TRY(http_answer_header(req, err, "If-Match", "%s", t->etag));
         }
     }
     return req->sign != NULL ? req->sign(req->ctx, req, err) : RC_OK;

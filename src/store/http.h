@@ -84,14 +84,14 @@ struct http_req {
     void (*on_head)(void *ctx, const struct http_resp *resp); /* with sink: 2xx headers are there */
     size_t text_max;                                          /* 0: HTTP_TEXT_MAX */
 
-    /* Set by http_header only. */
+    /* Set by http_answer_header only. */
     struct buf headers; /* "Name: value\0" ... */
     size_t headers_fixed;
     uint64_t delivered; /* bytes that the sink has had */
 };
 /* Append a header (name and value must hold no line breaks). Fails: RC_INVALID; RC_NO_MEM. */
-MUST_CHECK enum rc http_header(struct http_req *req, struct err *err, const char *name,
-                               const char *fmt, ...) FMT(4, 5);
+MUST_CHECK enum rc http_answer_header(struct http_req *req, struct err *err, const char *name,
+                                      const char *fmt, ...) FMT(4, 5);
 /* Walk the headers that the next try will send ("Range" and "If-Match" of a resumed get included),
  * for signing. *at starts at 0; false at the end. */
 bool http_header_next(const struct http_req *req, size_t *at, const char **ret_name,

@@ -450,7 +450,7 @@ static enum rc probe_put(struct s3 *s, const struct call *c, const char *key, co
     r.object = "x";
     r.object_size = 1;
     TRY(s3_object_headers(&r, &(struct store_put_opts){0}, false, err));
-    if (if_etag != NULL) TRY(http_header(&r.http, err, "If-Match", "%s", if_etag));
+    if (if_etag != NULL) TRY(http_answer_header(&r.http, err, "If-Match", "%s", if_etag));
     TRY(s3_send(&r, &resp, err));
     TRY(s3_etag(&r, http_resp_header(&resp, "ETag"), etag, err));
     if (ret_etag != NULL) memcpy(ret_etag, etag, sizeof etag);

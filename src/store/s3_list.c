@@ -316,11 +316,11 @@ static enum rc delete_send(struct s3 *s, const struct call *c, struct buf *xml, 
     r.http.data = xml->data;
     r.http.data_size = xml->size;
     r.http.text_max = DELETE_TEXT;
-    TRY(http_header(&r.http, err, "Content-Type", "application/xml"));
+    TRY(http_answer_header(&r.http, err, "Content-Type", "application/xml"));
     if (s->conf.content_md5 || s->conf.endpoint[0] == '\0') { /* Amazon insists */
         TRY(hash_md5(xml->data, xml->size, md5, err));
         base64_put(md5, sizeof md5, text);
-        TRY(http_header(&r.http, err, "Content-MD5", "%s", text));
+        TRY(http_answer_header(&r.http, err, "Content-MD5", "%s", text));
     }
     enum rc rc = s3_send(&r, &resp, err);
     if (rc == RC_UNSUPPORTED) atomic_store(&s->no_delete_many, true);

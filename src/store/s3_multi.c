@@ -329,7 +329,7 @@ static enum rc complete_try(void *ctx, struct retry_hint *hint, struct err *err)
     r.http.op = STORE_OP_PUT;
     r.http.data = done->xml->data;
     r.http.data_size = done->xml->size;
-    TRY(http_header(&r.http, err, "Content-Type", "application/xml"));
+    TRY(http_answer_header(&r.http, err, "Content-Type", "application/xml"));
     TRY(s3_object_headers(&r, NULL, true, err));
     TRY(s3_condition(&r, done->opts, err));
     enum rc rc = s3_send(&r, &resp, err);

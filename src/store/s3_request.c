@@ -127,7 +127,7 @@ enum rc s3_condition(struct s3_req *r, const struct store_put_opts *opts, struct
     if (opts->if_absent) {
         switch (r->s->conf.dialect) {
         case S3_AWS:
-            return http_header(&r->http, err, "If-None-Match", "*");
+            return http_answer_header(&r->http, err, "If-None-Match", "*");
         case S3_GOOGLE:
             return s3_header(r, "if-generation-match", "0", err);
         case S3_OSS:
@@ -139,8 +139,8 @@ enum rc s3_condition(struct s3_req *r, const struct store_put_opts *opts, struct
     size_t size = strlen(etag);
     r->if_etag = true;
     if (atomic_load(&r->s->quotes) == S3_QUOTES_DROPPED && size > 2 && etag[0] == '"')
-        return http_header(&r->http, err, "If-Match", "%.*s", (int)size - 2, etag + 1);
-    return http_header(&r->http, err, "If-Match", "%s", etag);
+        return http_answer_header(&r->http, err, "If-Match", "%.*s", (int)size - 2, etag + 1);
+    return http_answer_header(&r->http, err, "If-Match", "%s", etag);
 }
 
 enum rc s3_send(struct s3_req *r, struct http_resp *resp, struct err *err)
@@ -160,7 +160,7 @@ enum rc s3_send(struct s3_req *r, struct http_resp *resp, struct err *err)
         r->http.body_size = r->object_size;
     }
     TRY(payload_set(r, err));
-    if (s->conf.tigris) TRY(http_header(&r->http, err, "X-Tigris-Consistent", "true"));
+    if (s->conf.tigris) TRY(http_answer_header(&r->http, err, "X-Tigris-Consistent", "true"));
     size_t fixed = r->http.headers.size;
     for (unsigned moves = 0;; moves++) {
         r->moved = false;
@@ -339,7 +339,7 @@ static enum rc payload_set(struct s3_req *r, struct err *err)
         /* OSS has neither signed payloads nor checksums, but it looks at this. */
         TRY(hash_md5(data, size, digest, err));
         base64_put(digest, MD5_SIZE, text);
-        return http_header(&r->http, err, "Content-MD5", "%s", text);
+        return http_answer_header(&r->http, err, "Content-MD5", "%s", text);
     } else if (size == 0) {
         memcpy(r->payload, EMPTY_SHA256, sizeof EMPTY_SHA256);
     } else {
@@ -364,7 +364,7 @@ static enum rc dialect_header(const struct s3 *s, struct http_req *req, const ch
 {
     char full[96];
     snprintf(full, sizeof full, "%s%s", header_prefix(s), name);
-    return http_header(req, err, full, "%s", value);
+    return http_answer_header(req, err, full, "%s", value);
 }
 
 static enum rc sign_try(void *ctx, struct http_req *req, struct err *err)
@@ -426,7 +426,7 @@ static enum rc authorize(struct s3_req *r, struct http_req *req, int64_t now_ms,
                         .header_count = (size_t)(h - headers)};
     TRY(sigv4_authorization(&sig, &value, err));
     TRY(buf_append(&value, "", 1, err));
-    return http_header(req, err, "Authorization", "%s", (char *)value.data);
+    return http_answer_header(req, err, "Authorization", "%s", (char *)value.data);
 }
 _Static_assert((int)S3_AWS == SIGV4_AWS && (int)S3_GOOGLE == SIGV4_GOOGLE &&
                    (int)S3_OSS == SIGV4_OSS,

@@ -368,7 +368,7 @@ static enum rc ask_begin(struct webdav *w, struct ask *a, const char *method, en
                                .idempotent = true,
                                .judge = judge};
     if (w->auth[0] == '\0') return RC_OK;
-    return http_header(&a->req, err, "Authorization", "%s", w->auth);
+    return http_answer_header(&a->req, err, "Authorization", "%s", w->auth);
 }
 
 /* fine: statuses that are answers, too; ended by 0. NULL: none. */
@@ -460,7 +460,7 @@ static enum rc upload(struct webdav *w, const struct call *c, const char *path, 
         snprintf(a.what, sizeof a.what, "put '%s'", path + strlen(w->root) + 1);
         a.req.body = body;
         a.req.body_size = body->size;
-        TRY(http_header(&a.req, err, "Content-Type", "application/octet-stream"));
+        TRY(http_answer_header(&a.req, err, "Content-Type", "application/octet-stream"));
         TRY(ask_send(w, c, &a, refused, err));
         if (a.resp.status < 300) {
             obj->size = body->size;
@@ -484,9 +484,9 @@ static enum rc publish(struct webdav *w, const struct call *c, const char *path,
     TRY(ask_begin(w, &a, "MOVE", STORE_OP_PUT, tmp, "", err));
     snprintf(a.what, sizeof a.what, "put '%s': MOVE", path + strlen(w->root) + 1);
     TRY(uri_append(&to, path, true, err));
-    TRY(http_header(&a.req, err, "Destination", "%s%.*s", w->service, (int)to.size,
-                    (char *)to.data));
-    TRY(http_header(&a.req, err, "Overwrite", "T"));
+    TRY(http_answer_header(&a.req, err, "Destination", "%s%.*s", w->service, (int)to.size,
+                           (char *)to.data));
+    TRY(http_answer_header(&a.req, err, "Overwrite", "T"));
     enum rc rc = ask_send(w, c, &a, gone, err);
     if (rc == RC_CONFLICT || rc == RC_NOT_FOUND) return err->rc = RC_IO; /* not another's object */
     if (rc != RC_OK) return rc;
@@ -586,8 +586,8 @@ static enum rc propfind(struct webdav *w, const struct call *c, struct ask *a, c
                                "</D:prop></D:propfind>\n";
     TRY(ask_begin(w, a, "PROPFIND", depth ? STORE_OP_LIST : STORE_OP_OTHER, path, depth ? "/" : "",
                   err));
-    TRY(http_header(&a->req, err, "Depth", "%d", depth));
-    TRY(http_header(&a->req, err, "Content-Type", "application/xml; charset=utf-8"));
+    TRY(http_answer_header(&a->req, err, "Depth", "%d", depth));
+    TRY(http_answer_header(&a->req, err, "Content-Type", "application/xml; charset=utf-8"));
     a->req.data = body;
     a->req.data_size = sizeof body - 1;
     a->req.text_max = LISTING_MAX;

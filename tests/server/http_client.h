@@ -28,7 +28,7 @@ struct client {
 
 struct answer {
     unsigned status;
-    bool closed;     /* the connection ended before the answer did */
+    bool closed;      /* the connection ended before the answer did */
     bool until_close; /* its length was given by the end of the connection */
     char head[8192];
     struct buf body;
@@ -63,7 +63,8 @@ static inline void client_tls(struct client *c)
     gnutls_transport_set_int(c->tls, c->fd);
     gnutls_handshake_set_timeout(c->tls, CLIENT_WAIT_MS);
     int rc;
-    do rc = gnutls_handshake(c->tls);
+    do
+        rc = gnutls_handshake(c->tls);
     while (rc < 0 && !gnutls_error_is_fatal(rc));
     if (rc < 0) print_error("handshake: %s\n", gnutls_strerror(rc));
     assert_int_equal(rc, 0);
@@ -110,7 +111,8 @@ static inline bool client_more(struct client *c)
     if (!ready && poll(&p, 1, CLIENT_WAIT_MS) <= 0) fail_msg("no bytes from the server");
     uint8_t *to = c->in.data + c->in.size;
     ssize_t n;
-    do n = c->tls != NULL ? gnutls_record_recv(c->tls, to, 65536) : recv(c->fd, to, 65536, 0);
+    do
+        n = c->tls != NULL ? gnutls_record_recv(c->tls, to, 65536) : recv(c->fd, to, 65536, 0);
     while (c->tls != NULL && (n == GNUTLS_E_AGAIN || n == GNUTLS_E_INTERRUPTED));
     if (n <= 0) return false;
     c->in.size += (size_t)n;
@@ -120,7 +122,7 @@ static inline bool client_more(struct client *c)
 /* Value of a header of an answer, up to the end of its line, in static memory; NULL: none. */
 static inline const char *answer_header(const struct answer *a, const char *name)
 {
-    static char value[512];
+    static _Thread_local char value[512];
     size_t size = strlen(name);
     for (const char *p = strstr(a->head, "\r\n"); p != NULL; p = strstr(p, "\r\n")) {
         p += 2;
@@ -183,7 +185,8 @@ static inline struct answer client_answer(struct client *c, bool head)
         a.closed = !client_body(c, &a, strtoul(answer_header(&a, "Content-Length"), NULL, 10));
     } else {
         a.until_close = true;
-        while (client_more(c)) continue;
+        while (client_more(c))
+            continue;
         assert_int_equal(buf_append(&a.body, c->in.data, c->in.size, &err), RC_OK);
         buf_reset(&c->in);
     }

@@ -5,9 +5,9 @@
 #include <unistd.h>
 #include "server/http_client.h"
 
-#define BIG_SIZE    100000
-#define JOBS_MAX    8192
-#define PARKED_MAX  16
+#define BIG_SIZE   100000
+#define JOBS_MAX   8192
+#define PARKED_MAX 16
 
 static char address[128];
 static atomic_int finis, handled, canceled, steps_seen;
@@ -55,7 +55,8 @@ static inline void *obedient_main(void *arg)
 {
     struct http_req *r = arg;
     const atomic_bool *gone = http_gone(r);
-    while (!atomic_load(gone)) os_sleep_ms(5);
+    while (!atomic_load(gone))
+        os_sleep_ms(5);
     http_reply_text(r, 200, "text/plain", "stopped");
     return NULL;
 }
@@ -106,7 +107,8 @@ static inline void *steps_main(void *arg)
     for (int i = 1; i <= 3; i++) {
         snprintf(text, sizeof text, "step %d\n", i);
         assert_int_equal(http_stream_write(r, text, strlen(text), true, &err), RC_OK);
-        for (int k = 0; k < 800 && atomic_load(&steps_seen) < i; k++) os_sleep_ms(10);
+        for (int k = 0; k < 800 && atomic_load(&steps_seen) < i; k++)
+            os_sleep_ms(10);
     }
     http_stream_end(r, true);
     return NULL;
@@ -232,10 +234,14 @@ static inline void on_request(void *ctx, struct http_req *r)
         const char *path;
         void (*now)(struct http_req *r);
         void *(*later)(void *r);
-    } routes[] = {{"/late", NULL, late_main},       {"/obedient", NULL, obedient_main},
-                  {"/stream", NULL, stream_main},   {"/forever", NULL, forever_main},
-                  {"/steps", NULL, steps_main},     {"/echo", on_echo, NULL},
-                  {"/headers", on_headers, NULL},   {"/big", on_big, NULL},
+    } routes[] = {{"/late", NULL, late_main},
+                  {"/obedient", NULL, obedient_main},
+                  {"/stream", NULL, stream_main},
+                  {"/forever", NULL, forever_main},
+                  {"/steps", NULL, steps_main},
+                  {"/echo", on_echo, NULL},
+                  {"/headers", on_headers, NULL},
+                  {"/big", on_big, NULL},
                   {"/up", on_up, NULL}};
     const char *path = http_path(r);
     (void)ctx;
@@ -262,13 +268,15 @@ static inline void on_request(void *ctx, struct http_req *r)
 
 static inline void wait_parked(int count)
 {
-    for (int i = 0; i < 500 && atomic_load(&parked_count) < count; i++) os_sleep_ms(10);
+    for (int i = 0; i < 500 && atomic_load(&parked_count) < count; i++)
+        os_sleep_ms(10);
     assert_int_equal(atomic_load(&parked_count), count);
 }
 
 static inline bool becomes(const atomic_bool *flag)
 {
-    for (int i = 0; i < 200 && !atomic_load(flag); i++) os_sleep_ms(10);
+    for (int i = 0; i < 200 && !atomic_load(flag); i++)
+        os_sleep_ms(10);
     return atomic_load(flag);
 }
 
@@ -304,7 +312,8 @@ static inline struct http_server *serve(const struct http_opts *given)
 static inline void stop(struct http_server *s)
 {
     http_server_stop(s);
-    for (int i = 0; i < atomic_load(&job_count); i++) pthread_join(jobs[i], NULL);
+    for (int i = 0; i < atomic_load(&job_count); i++)
+        pthread_join(jobs[i], NULL);
     atomic_store(&job_count, 0);
 }
 

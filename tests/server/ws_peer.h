@@ -16,13 +16,15 @@
 #include "fmt/noise.h"
 #include "server/ws.h"
 
-#define FIN     0x80
-#define TEXT    0x81
-#define BINARY  0x82
-#define CLOSE   0x88
-#define PING    0x89
-#define PONG    0x8a
+#define FIN    0x80
+#define TEXT   0x81
+#define BINARY 0x82
+#define CLOSE  0x88
+#define PING   0x89
+#define PONG   0x8a
+#ifndef WAIT_MS
 #define WAIT_MS 20000
+#endif
 
 struct peer {
     int fd;

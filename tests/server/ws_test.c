@@ -339,9 +339,10 @@ static void test_overflow(void **state)
         put_le32(msg, sent);
         rc = ws_send(s.conn, true, msg, sizeof msg, &err);
         if (rc == RC_OK) sent++;
+        if (sent == 100) peer_fill(&s.peer, 333333); /* so that a later frame is half sent */
     } while (rc == RC_OK && sent < 5000);
     assert_int_equal(rc, RC_CANCELED);
-    assert_in_range(sent, 4 * (1 << 20) / 10000, 5 * (1 << 20) / 10000);
+    assert_in_range(sent, 4 * (1 << 20) / 10000, 6 * (1 << 20) / 10000);
     assert_int_equal(ws_send(s.conn, true, msg, 1, &err), RC_CANCELED);
     for (; peer_next(&s.peer, &f, &whole) && f.first == BINARY; got++) {
         assert_int_equal(f.size, sizeof msg);
@@ -374,10 +375,10 @@ static void test_backpressure(void **state)
             at += (size_t)n;
             continue;
         }
-        os_sleep_ms(30);
+        os_sleep_ms(5);
         if (n < 0 && !drained) { /* both directions are full: it has stopped reading */
             struct pollfd p = {.fd = s.peer.fd, .events = POLLOUT};
-            if (poll(&p, 1, 100) == 1) continue;
+            if (poll(&p, 1, 50) == 1) continue;
             assert_in_range(s.messages, 11, 100);
             drained = true;
         }
@@ -394,14 +395,16 @@ static void test_pause(void **state)
 {
     (void)state;
     struct ws_hub *h = hub_new(NULL);
-    for (int tcp = 0; tcp < 2; tcp++) {
+    /* Small ones come with one read, large ones partly stay in the kernel. */
+    for (int i = 0; i < 4; i++) {
         struct side s;
-        side_start(&s, h, tcp);
+        const size_t unit = i < 2 ? 10 : 100;
+        side_start(&s, h, i % 2);
         ws_pause(s.conn);
         ws_pause(s.conn);
         CLEANUP(buf_fini) struct buf out = BUF_INIT;
-        for (int i = 0; i < 50; i++)
-            frame_put(&out, BINARY, noise_bytes + i, (size_t)i * 100);
+        for (size_t n = 0; n < 50; n++)
+            frame_put(&out, BINARY, noise_bytes + n, n * unit);
         peer_write(&s.peer, out.data, out.size);
         os_sleep_ms(20);
         ws_resume(s.conn);
@@ -409,16 +412,16 @@ static void test_pause(void **state)
         assert_int_equal(side_count(&s, &s.messages), 0);
         /* One at a time, however many came with one read. */
         s.pauses = true;
-        for (unsigned i = 0; i < 20; i++) {
+        for (unsigned n = 0; n < 20; n++) {
             ws_resume(s.conn);
-            side_wait(&s, &s.messages, i + 1);
-            if (i % 8 == 0) os_sleep_ms(5);
-            assert_int_equal(side_count(&s, &s.messages), i + 1);
+            side_wait(&s, &s.messages, n + 1);
+            if (n % 8 == 0) os_sleep_ms(5);
+            assert_int_equal(side_count(&s, &s.messages), n + 1);
         }
         s.pauses = false;
         ws_resume(s.conn);
-        for (int i = 0; i < 50; i++)
-            peer_expect(&s.peer, BINARY, noise_bytes + i, (size_t)i * 100);
+        for (size_t n = 0; n < 50; n++)
+            peer_expect(&s.peer, BINARY, noise_bytes + n, n * unit);
         leave(&s);
     }
     ws_hub_free(h, 1000);
@@ -455,6 +458,15 @@ static void test_close(void **state)
     side_start(&s, h, true); /* without a code */
     peer_send(&s.peer, CLOSE, NULL, 0);
     peer_expect(&s.peer, CLOSE, NULL, 0);
+    peer_expect_end(&s.peer);
+    side_fini(&s);
+
+    side_start(&s, h, false); /* what is on its way goes out before */
+    assert_int_equal(ws_send(s.conn, true, noise_bytes, 600000, &err), RC_OK);
+    peer_send(&s.peer, CLOSE, "\x03\xe8", 2);
+    os_sleep_ms(20);
+    peer_expect(&s.peer, BINARY, noise_bytes, 600000);
+    peer_expect(&s.peer, CLOSE, "\x03\xe8", 2);
     peer_expect_end(&s.peer);
     side_fini(&s);
 
@@ -550,7 +562,7 @@ static void test_vanish(void **state)
 static void test_ping(void **state)
 {
     (void)state;
-    struct ws_hub *h = hub_new(&(struct ws_opts){.threads = 1, .ping_ms = 150});
+    struct ws_hub *h = hub_new(&(struct ws_opts){.threads = 1, .ping_ms = 400});
     struct side s, mute, paused, slow;
     int64_t begin = os_mono_ms();
     side_start(&s, h, true);
@@ -571,7 +583,7 @@ static void test_ping(void **state)
     assert_int_equal(side_count(&s, &s.closed), 0);
     assert_int_equal(side_count(&paused, &paused.closed), 0);
     assert_int_equal(side_count(&slow, &slow.closed), 0);
-    assert_in_range(os_mono_ms() - begin, 500, 15000);
+    assert_in_range(os_mono_ms() - begin, 1500, 15000);
     peer_expect(&slow.peer, BINARY, noise_bytes, sizeof noise_bytes);
     side_fini(&slow); /* silent from now on */
     ws_resume(paused.conn);
@@ -600,7 +612,7 @@ static void test_hub_free(void **state)
         }
         int64_t begin = os_mono_ms();
         ws_hub_free(h, polite ? 300 : 100);
-        assert_in_range(os_mono_ms() - begin, 0, polite ? 2000 : 1500);
+        assert_in_range(os_mono_ms() - begin, 0, 2500);
         for (int i = 0; i < 30; i++) {
             /* What was sent before is there up to the socket's buffer; then our close. */
             if (i % 5 != 1 && i % 4 != 1) peer_expect_close(&s[i].peer, polite ? 0 : 1001);
@@ -650,6 +662,22 @@ static void test_idle_memory(void **state)
     mem_free(s);
 }
 
+/* Another connection of the same thread, which borrows what the first does not need. */
+static void read_other(struct ws_parts *parts)
+{
+    CLEANUP(buf_fini) struct buf in = BUF_INIT;
+    struct ws_reader r = {0};
+    struct ws_event ev;
+    frame_put(&in, TEXT, "other", 5);
+    const uint8_t *data = in.data;
+    ws_reader_step(&r, parts, &data, &in.size, &ev);
+    assert_int_equal(ev.kind, WS_EV_MESSAGE);
+    assert_string_equal(ev.data, "other");
+    ws_reader_rest(&r, parts);
+    assert_null(r.frames);
+    ws_reader_fini(&r, parts);
+}
+
 /* The reader alone: whatever way its bytes are cut, it says the same. */
 static void read_all(const struct buf *in, size_t cut, struct buf *said)
 {
@@ -670,6 +698,7 @@ static void read_all(const struct buf *in, size_t cut, struct buf *said)
             assert_int_equal(buf_append(said, ev.data, ev.size, &err), RC_OK);
         } while (ev.kind != WS_EV_BAD);
         if (ev.kind != WS_EV_BAD) ws_reader_rest(&r, &parts);
+        read_other(&parts);
         if (ev.kind != WS_EV_BAD && (cut == 0 || cut == in->size)) {
             assert_null(r.frames); /* given back: nothing is under way */
             assert_null(r.msg.data);

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
+#include <sqlite3.h>
+#include "base/mem.h"
 #include "base/os.h"
 #include "db/source.h"
 
@@ -113,4 +115,54 @@ uint64_t bed_random(uint64_t *state)
     z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
     z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
     return z ^ z >> 31;
+}
+
+/* The size stands in front of the block. */
+static void *sq_malloc(int size)
+{
+    int64_t *p = mem_alloc((size_t)size + 16);
+    if (p == NULL) return NULL;
+    p[0] = size;
+    return p + 2;
+}
+
+static void sq_free(void *p)
+{
+    if (p != NULL) mem_free((int64_t *)p - 2);
+}
+
+static void *sq_realloc(void *p, int size)
+{
+    int64_t *n = mem_realloc((int64_t *)p - 2, (size_t)size + 16);
+    if (n == NULL) return NULL;
+    n[0] = size;
+    return n + 2;
+}
+
+static int sq_size(void *p)
+{
+    return p != NULL ? (int)((int64_t *)p)[-2] : 0;
+}
+
+static int sq_roundup(int size)
+{
+    return (size + 7) & ~7;
+}
+
+static int sq_init(void *ctx)
+{
+    (void)ctx;
+    return SQLITE_OK;
+}
+
+static void sq_shutdown(void *ctx)
+{
+    (void)ctx;
+}
+
+void bed_sqlite_memory(void)
+{
+    static const sqlite3_mem_methods methods = {sq_malloc,  sq_free, sq_realloc,  sq_size,
+                                                sq_roundup, sq_init, sq_shutdown, NULL};
+    assert_int_equal(sqlite3_config(SQLITE_CONFIG_MALLOC, &methods), SQLITE_OK);
 }

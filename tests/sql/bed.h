@@ -22,6 +22,8 @@ const char *bed_ok(struct bed *b, const char *sql);
 void bed_fails(struct bed *b, const char *sql, const char *code);
 /* A sink into a buf of text. */
 struct sql_sink bed_sink(struct buf *into);
+/* SQLite's allocations pass the fault seam as well. Before anything else of it. */
+void bed_sqlite_memory(void);
 uint64_t bed_seed(void); /* from SLUICE_SEED, else random; printed */
 uint64_t bed_random(uint64_t *state);
 #endif

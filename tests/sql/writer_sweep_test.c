@@ -10,7 +10,6 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <signal.h>
-#include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +17,6 @@
 #include <unistd.h>
 #include <cmocka.h>
 #include "base/fault.h"
-#include "base/mem.h"
 #include "base/os.h"
 #include "sql/bed.h"
 #include "sql/crew.h"
@@ -316,49 +314,6 @@ static void test_killed(void **state)
         one_kill(bed_random(&seed));
 }
 
-/* SQLite's allocations pass the fault seam as well; the size stands in front of the block. */
-static void *sq_malloc(int size)
-{
-    int64_t *p = mem_alloc((size_t)size + 16);
-    if (p == NULL) return NULL;
-    p[0] = size;
-    return p + 2;
-}
-
-static void sq_free(void *p)
-{
-    if (p != NULL) mem_free((int64_t *)p - 2);
-}
-
-static void *sq_realloc(void *p, int size)
-{
-    int64_t *n = mem_realloc((int64_t *)p - 2, (size_t)size + 16);
-    if (n == NULL) return NULL;
-    n[0] = size;
-    return n + 2;
-}
-
-static int sq_size(void *p)
-{
-    return p != NULL ? (int)((int64_t *)p)[-2] : 0;
-}
-
-static int sq_roundup(int size)
-{
-    return (size + 7) & ~7;
-}
-
-static int sq_init(void *ctx)
-{
-    (void)ctx;
-    return SQLITE_OK;
-}
-
-static void sq_shutdown(void *ctx)
-{
-    (void)ctx;
-}
-
 static void count_grant(struct sql_turn *t)
 {
     ++*(int *)t->ctx;
@@ -455,9 +410,7 @@ static void test_allocations(void **state)
 
 int main(void)
 {
-    static const sqlite3_mem_methods methods = {sq_malloc,  sq_free, sq_realloc,  sq_size,
-                                                sq_roundup, sq_init, sq_shutdown, NULL};
-    sqlite3_config(SQLITE_CONFIG_MALLOC, &methods);
+    bed_sqlite_memory();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_model),
         cmocka_unit_test(test_killed),

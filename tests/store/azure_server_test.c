@@ -49,7 +49,7 @@ static int request(const char *method, const char *url, const char *body, bool s
     if (body != NULL) {
         req.data = body;
         req.data_size = strlen(body);
-        ok(http_header(&req, &err, "x-ms-blob-type", "BlockBlob"));
+        ok(http_answer_header(&req, &err, "x-ms-blob-type", "BlockBlob"));
     }
     (void)!http_send(http, NULL, &req, &resp, &err);
     if (ret_text != NULL) ok(buf_append(ret_text, resp.text.data, resp.text.size + 1, &err));

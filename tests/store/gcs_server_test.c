@@ -37,7 +37,7 @@ static void make_bucket(const char *name)
                            .what = "make a bucket",
                            .data = body,
                            .data_size = strlen(body)};
-    ok(http_header(&req, &err, "Content-Type", "application/json"));
+    ok(http_answer_header(&req, &err, "Content-Type", "application/json"));
     ok(http_open(&(struct http_conf){.service = endpoint}, &http, &err));
     ok(http_send(http, NULL, &req, &resp, &err));
     http_close(http);

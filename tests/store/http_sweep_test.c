@@ -233,8 +233,8 @@ static enum rc once(struct peer *p, struct http_resp *resp)
     req.sink_ctx = &t;
     req.data = "abc";
     req.data_size = 3;
-    enum rc rc = http_header(&req, &err, "X-One", "%d", 1);
-    if (rc == RC_OK) rc = http_header(&req, &err, "X-Empty", "%s", "");
+    enum rc rc = http_answer_header(&req, &err, "X-One", "%d", 1);
+    if (rc == RC_OK) rc = http_answer_header(&req, &err, "X-Empty", "%s", "");
     if (rc == RC_OK) rc = http_send(h, NULL, &req, resp, &err);
     if (rc == RC_OK) assert_memory_equal(data, "hello", 5);
     http_close(h);

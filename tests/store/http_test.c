@@ -204,13 +204,13 @@ static void test_upload(void **state)
     CLEANUP(http_req_fini) struct http_req more = request("POST", "/p");
     more.data = "abc";
     more.data_size = 3;
-    assert_int_equal(http_header(&more, &err, "Content-Type", "text/%s", "x"), RC_OK);
-    assert_int_equal(http_header(&more, &err, "X-Empty", "%s", ""), RC_OK);
-    assert_int_equal(http_header(&more, &err, "User-Agent", "me"), RC_OK);
-    assert_int_equal(http_header(&more, &err, "X-Bad", "a\r\nInjected: 1"), RC_INVALID);
-    assert_int_equal(http_header(&more, &err, "X-Bad\n", "a"), RC_INVALID);
-    assert_int_equal(http_header(&more, &err, "X Bad", "a"), RC_INVALID);
-    assert_int_equal(http_header(&more, &err, "", "a"), RC_INVALID);
+    assert_int_equal(http_answer_header(&more, &err, "Content-Type", "text/%s", "x"), RC_OK);
+    assert_int_equal(http_answer_header(&more, &err, "X-Empty", "%s", ""), RC_OK);
+    assert_int_equal(http_answer_header(&more, &err, "User-Agent", "me"), RC_OK);
+    assert_int_equal(http_answer_header(&more, &err, "X-Bad", "a\r\nInjected: 1"), RC_INVALID);
+    assert_int_equal(http_answer_header(&more, &err, "X-Bad\n", "a"), RC_INVALID);
+    assert_int_equal(http_answer_header(&more, &err, "X Bad", "a"), RC_INVALID);
+    assert_int_equal(http_answer_header(&more, &err, "", "a"), RC_INVALID);
     assert_int_equal(http_send(h, NULL, &more, &resp, &err), RC_OK);
     req = peer_at(p, 3);
     assert_string_equal(req->body, "abc");
@@ -879,7 +879,7 @@ static enum rc sign(void *ctx, struct http_req *req, struct err *e)
     while (http_header_next(req, &at, &name, &name_size, &value))
         used += (size_t)snprintf(seen + used, 400 - used, "%.*s=%s;", (int)name_size, name, value);
     snprintf(seen + used, 400 - used, "|");
-    return http_header(req, e, "Authorization", "Signed %zu", used);
+    return http_answer_header(req, e, "Authorization", "Signed %zu", used);
 }
 
 static void test_sign(void **state)
@@ -893,7 +893,7 @@ static void test_sign(void **state)
     req.sink = sink;
     req.sign = sign;
     req.ctx = seen;
-    assert_int_equal(http_header(&req, &err, "X-One", "1"), RC_OK);
+    assert_int_equal(http_answer_header(&req, &err, "X-One", "1"), RC_OK);
     assert_int_equal(http_send(h, NULL, &req, &resp, &err), RC_OK);
     assert_string_equal(seen, "X-One=1;|X-One=1;Range=bytes=10-;If-Match=\"v1\";|");
     assert_string_equal(peer_header(peer_at(p, 0), "Authorization"), "Signed 8");

@@ -48,8 +48,10 @@ const schema = [
         await client.migrate([
             `CREATE TABLE new_authors(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, born INTEGER)`,
             `INSERT INTO new_authors(id, name) SELECT id, name FROM authors`,
+            `DROP VIEW catalogue`,
             `DROP TABLE authors`,
             `ALTER TABLE new_authors RENAME TO authors`,
+            `CREATE VIEW catalogue AS SELECT name, title FROM books JOIN authors ON authors.id = author_id`,
         ]);
         assert.equal(await number('SELECT count(*) FROM catalogue'), 1);
         assert.equal(await number('PRAGMA foreign_keys'), 1);
@@ -83,7 +85,7 @@ const statements = [
         });
         assert.equal(insert.rowsAffected, 2);
         assert.equal(insert.lastInsertRowid, 3n);
-        const { columns, columnTypes, rows } = await client.execute('SELECT id, name, 1 AS one FROM authors');
+        const { columns, columnTypes, rows } = await client.execute('SELECT id, name, 1 AS one FROM authors ORDER BY id');
         assert.deepEqual(columns, ['id', 'name', 'one']);
         assert.deepEqual(columnTypes, ['INTEGER', 'TEXT', '']);
         assert.deepEqual(rows.map((row) => row.name), ['Lem', 'Le Guin', 'Wolfe']);
@@ -275,7 +277,7 @@ const transactions = [
     ['a closed client says so', async () => {
         const other = createClient({ url });
         other.close();
-        assert.equal((await failure(other.execute('SELECT 1'))).code, 'CLIENT_CLOSED');
+        assert.match((await failure(other.execute('SELECT 1'))).message, /closed/);
     }],
 ];
 

@@ -1,0 +1,349 @@
+/*
+ * run.mjs -- what `run` runs: parts, each on a fresh server, and the table of what came of them.
+ */
+import { spawn } from 'node:child_process';
+import { cpSync, existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { startFacade } from './lib/facade.mjs';
+import { Missing, installFrom, installSqld, npm } from './lib/install.mjs';
+import { programOf, startServer } from './lib/server.mjs';
+
+const here = path.dirname(fileURLToPath(import.meta.url));
+const table = [];
+let kind = 'sluice';
+let keep = false;
+
+/* ---- Programs ---- */
+
+/* Runs a program; its output goes to a file and, if it fails, to us. Resolves to {status, output}. */
+function program(command, args, { cwd, env = {}, seconds = 240 } = {}) {
+    return new Promise((resolve) => {
+        const child = spawn(command, args, {
+            cwd,
+            env: { ...process.env, ...env },
+            stdio: ['ignore', 'pipe', 'pipe'],
+        });
+        let output = '';
+        const add = (part) => (output += part);
+        child.stdout.on('data', add);
+        child.stderr.on('data', add);
+        const timer = setTimeout(() => {
+            output += `\nno end after ${seconds} s\n`;
+            child.kill('SIGKILL');
+        }, seconds * 1000);
+        const end = (status) => {
+            clearTimeout(timer);
+            resolve({ status, output });
+        };
+        child.on('error', (error) => end(`${command}: ${error.message}`));
+        child.on('close', (code, signal) => end(code ?? signal));
+    });
+}
+
+/* Notes the outcome of a suite. counts: {passed, failed, skipped, known}, or null if there are none. */
+function note(suite, configuration, counts, { status, output, began }) {
+    const seconds = ((Date.now() - began) / 1000).toFixed(1);
+    const row = { suite, configuration, passed: 0, failed: 0, skipped: 0, known: 0, ...counts, seconds };
+    if (!counts || (status !== 0 && row.failed === 0)) row.failed += 1;
+    if (row.failed > 0) {
+        console.log(`---- ${suite} ${configuration}: status ${status}`);
+        console.log(shorten(output));
+    }
+    table.push(row);
+}
+
+function shorten(text) {
+    const lines = text.split('\n').filter((line) => !/^ok |✔|^\s+✓/.test(line));
+    const most = 150;
+    if (lines.length <= most) return lines.join('\n');
+    return [...lines.slice(0, most), `... ${lines.length - most} more lines`].join('\n');
+}
+
+function omit(suite, reason) {
+    console.log(`SKIPPED: ${suite}: ${reason}`);
+    table.push({ suite, configuration: `skipped: ${reason}`, omitted: true });
+}
+
+/* Runs fn with a fresh server; a server that does not end well is a failure, too. */
+async function withServer(options, suite, fn) {
+    const server = await startServer(kind, options);
+    try {
+        return await fn(server);
+    } finally {
+        const { clean, end, dir } = await server.stop();
+        if (!clean) {
+            console.log(`---- ${suite}: the server ended badly: ${end}; its files are in ${dir}`);
+            console.log(readFileSync(path.join(dir, 'log'), 'utf8').slice(-4000));
+            table.push({ suite, configuration: 'end of the server', failed: 1 });
+        }
+    }
+}
+
+function tapCounts(output) {
+    const last = output.match(/^# passed (\d+) failed (\d+) skipped (\d+) known (\d+)$/m);
+    if (!last) return null;
+    const [passed, failed, skipped, known] = last.slice(1).map(Number);
+    return { passed, failed, skipped, known };
+}
+
+async function tap(suite, configuration, file, options) {
+    const began = Date.now();
+    const done = await program(process.execPath, [file], options);
+    note(suite, configuration, tapCounts(done.output), { ...done, began });
+}
+
+/* ---- Our own parts ---- */
+
+async function wire() {
+    const keys = mkdtempSync(path.join(os.tmpdir(), 'clients-keys-'));
+    const [key, keyFile] = [path.join(keys, 'key.pem'), path.join(keys, 'public.pem')];
+    const { generateKeyPairSync } = await import('node:crypto');
+    const pair = generateKeyPairSync('ed25519');
+    writeFileSync(key, pair.privateKey.export({ type: 'pkcs8', format: 'pem' }));
+    writeFileSync(keyFile, pair.publicKey.export({ type: 'spki', format: 'pem' }));
+    const adminKey = 'only-for-tests';
+    await withServer({}, 'wire', (server) =>
+        withServer({ namespaces: true, keyFile, adminKey }, 'wire', async (guarded) => {
+            const env = {
+                URL: server.url,
+                SERVER: kind,
+                ACCESS_URL: guarded.url,
+                ACCESS_ADMIN_URL: guarded.adminUrl,
+                ACCESS_ADMIN_KEY: adminKey,
+                ACCESS_KEY: key,
+            };
+            await tap('wire', 'raw', path.join(here, 'wire.mjs'), { env });
+        }),
+    );
+    rmSync(keys, { recursive: true });
+}
+
+async function compare() {
+    process.env.SQLD = installSqld();
+    await withServer({}, 'compare', async (server) => {
+        const theirs = await startServer('sqld', {});
+        const env = { OURS: server.url, THEIRS: theirs.url, SERVER: kind };
+        await tap('compare', 'with sqld', path.join(here, 'compare.mjs'), { env });
+        await theirs.stop();
+    });
+}
+
+/* Our programs find their packages in the folders above them, so they run from a copy there. */
+async function copied(set, fn) {
+    const dir = mkdtempSync(path.join(installFrom(set, `${set}/package.json`), 'run-'));
+    try {
+        cpSync(path.join(here, set), path.join(dir, set), { recursive: true });
+        cpSync(path.join(here, 'lib'), path.join(dir, 'lib'), { recursive: true });
+        await fn(path.join(dir, set));
+    } finally {
+        if (!keep) rmSync(dir, { recursive: true, force: true });
+    }
+}
+
+const bothWays = ['libsql', 'hrana'];
+
+async function adapters(only) {
+    await copied('adapters', async (dir) => {
+        const names = readdirSync(dir).filter((name) => name.endsWith('.mjs'));
+        for (const file of names.sort()) {
+            const name = file.replace('.mjs', '');
+            if (only && name !== only) continue;
+            for (const way of bothWays.includes(name) ? ['http', 'ws'] : ['http']) {
+                await withServer({}, name, async (server) => {
+                    const env = { URL: way === 'ws' ? server.wsUrl : server.url, SERVER: kind };
+                    await tap(`adapter ${name}`, way, path.join(dir, file), { cwd: dir, env });
+                });
+            }
+        }
+    });
+}
+
+async function embedded() {
+    await copied('adapters', (dir) =>
+        withServer({}, 'embedded', (server) => {
+            const env = { URL: server.url, SERVER: kind };
+            return tap('embedded', 'file: and syncUrl', path.join(here, 'replicas/embedded.mjs'), { cwd: dir, env });
+        }),
+    );
+}
+
+async function sync() {
+    await copied('sync', (dir) =>
+        withServer({}, 'sync', (server) => {
+            const env = { URL: server.url, SERVER: kind };
+            return tap('sync', '@tursodatabase/sync', path.join(dir, 'sync.mjs'), { cwd: dir, env });
+        }),
+    );
+}
+
+/* ---- The clients' own tests ---- */
+
+function checkout(name, built, build) {
+    const root = process.env.SLUICE_SUITES;
+    if (!root) throw new Missing('SLUICE_SUITES names no folder with the sources of the clients');
+    const dir = path.resolve(root, name);
+    if (!existsSync(dir)) throw new Missing(`there is no ${dir}`);
+    if (!existsSync(path.join(dir, built))) build(dir);
+    return dir;
+}
+
+async function jest(suite, configuration, cwd, env, more = []) {
+    const out = path.join(mkdtempSync(path.join(os.tmpdir(), 'clients-jest-')), 'result.json');
+    const args = ['--no-install', 'jest', '--runInBand', '--forceExit', '--json', `--outputFile=${out}`, ...more];
+    const began = Date.now();
+    const done = await program('npx', args, { cwd, env });
+    let counts = null;
+    if (existsSync(out)) {
+        const result = JSON.parse(readFileSync(out, 'utf8'));
+        counts = {
+            passed: result.numPassedTests,
+            failed: result.numFailedTests + result.numRuntimeErrorTestSuites,
+            skipped: result.numPendingTests,
+        };
+        const failures = result.testResults.flatMap((file) =>
+            file.assertionResults.filter((test) => test.status === 'failed'));
+        const words = failures.map((test) => `${test.fullName}\n${test.failureMessages.join('\n').slice(0, 600)}`);
+        done.output = words.join('\n') || done.output.slice(-3000);
+    }
+    rmSync(path.dirname(out), { recursive: true, force: true });
+    note(suite, configuration, counts, { ...done, began });
+}
+
+async function libsqlClient(only) {
+    const dir = checkout('libsql-client-ts', 'packages/libsql-client/lib-esm', (root) => {
+        npm(['ci', '--ignore-scripts'], { cwd: root });
+        npm(['run', 'build'], { cwd: root });
+    });
+    for (const way of only ? [only] : ['http', 'ws']) {
+        await withServer({}, 'libsql-client', async (server) => {
+            const env = { URL: way === 'ws' ? server.wsUrl : server.url, SERVER: 'sqld' };
+            /* Its test of a local replica wants its file in /tmp to be new, and cannot work over a
+             * WebSocket: it gives the URL to a part of the client that takes HTTP only. */
+            const forget = () => ['', '-wal', '-shm', '-info', '-client_wal_index'].forEach((end) =>
+                rmSync(`/tmp/local.db${end}`, { force: true }));
+            const more = way === 'ws' ? ['-t', '^(?!embedded replica test)'] : [];
+            forget();
+            await jest('libsql-client', way, path.join(dir, 'packages/libsql-client'), env, more);
+            forget();
+        });
+    }
+}
+
+/* Version, transport, and what a facade hides so that just this is negotiated. */
+const hranaWays = [
+    ['1 ws', { protocol: 'hrana1' }],
+    ['2 ws', { protocol: 'hrana2' }],
+    ['3 ws json', { protocol: 'hrana3' }],
+    ['3 ws protobuf', { protocol: 'hrana3-protobuf' }],
+    ['3 ws chosen', null],
+    ['2 http', { hidden: ['/v3-protobuf', '/v3'] }],
+    ['3 http json', { hidden: ['/v3-protobuf'] }],
+    ['3 http protobuf', { hidden: ['/v3'] }],
+    ['3 http chosen', null],
+];
+
+async function hranaClient(only) {
+    const dir = checkout('hrana-client-ts', 'node_modules', (root) => npm(['ci', '--ignore-scripts'], { cwd: root }));
+    for (const [name, facade] of hranaWays) {
+        if (only && name !== only) continue;
+        await withServer({}, 'hrana-client', async (server) => {
+            const front = facade ? await startFacade(server.url, facade) : server;
+            const [version, way] = name.split(' ');
+            const env = { URL: way === 'ws' ? front.wsUrl : front.url, VERSION: version };
+            await jest('hrana-client', name, dir, env);
+            if (front !== server) front.stop();
+        });
+    }
+}
+
+async function ava(suite, configuration, cwd, args, env) {
+    const began = Date.now();
+    const done = await program('npx', ['--no-install', 'ava', '--tap', ...args], { cwd, env });
+    const count = (label) => Number(done.output.match(new RegExp(`^# ${label} (\\d+)$`, 'm'))?.[1] ?? NaN);
+    const counts = { passed: count('pass'), failed: count('fail'), skipped: count('skip') || 0 };
+    note(suite, configuration, Number.isNaN(counts.passed) ? null : counts, { ...done, began });
+}
+
+async function serverless() {
+    const root = checkout('turso/serverless/javascript', 'dist', (dir) => {
+        npm(['ci', '--ignore-scripts'], { cwd: dir });
+        npm(['rebuild', 'esbuild'], { cwd: dir });
+        npm(['exec', '--', 'tsup'], { cwd: dir });
+    });
+    await withServer({}, 'serverless', async (server) => {
+        const tests = readdirSync(path.join(root, 'integration-tests')).filter((name) => name.endsWith('.test.mjs'));
+        const env = { TURSO_DATABASE_URL: server.url };
+        await ava('serverless', 'its tests', root, tests.map((name) => `integration-tests/${name}`), env);
+    });
+    const differential = path.join(root, 'differential');
+    if (!existsSync(path.join(differential, 'node_modules'))) {
+        const file = path.join(differential, 'package.json');
+        const wanted = JSON.parse(readFileSync(file, 'utf8'));
+        wanted.dependencies = { '@tursodatabase/database': '0.7.2', '@tursodatabase/serverless': 'file:..' };
+        writeFileSync(file, JSON.stringify(wanted, null, 2));
+        npm(['install', '--no-package-lock'], { cwd: differential });
+    }
+    await withServer({}, 'serverless', async (server) => {
+        const env = { TURSO_DATABASE_URL: server.url, TURSO_AUTH_TOKEN: 'x' };
+        env.HEGEL_NUM_RUNS = process.env.HEGEL_NUM_RUNS ?? '10';
+        await ava('serverless', 'differential', differential, ['--timeout=5m'], env);
+    });
+}
+
+/* ---- */
+
+const parts = { wire, compare, adapters, embedded, sync, 'libsql-client': libsqlClient };
+Object.assign(parts, { 'hrana-client': hranaClient, serverless });
+
+function printTable() {
+    const rows = table.map((row) => [row.suite, row.configuration, row.passed, row.failed, row.skipped,
+        row.known, row.seconds].map((cell) => String(cell ?? '')));
+    rows.unshift(['suite', 'configuration', 'passed', 'failed', 'skipped', 'known', 'seconds']);
+    const widths = rows[0].map((_, i) => Math.max(...rows.filter((_, n) => !table[n - 1]?.omitted || i === 0)
+        .map((row) => row[i].length)));
+    console.log(`\nserver: ${kind}`);
+    for (const row of rows) {
+        const cells = row.map((cell, i) => (i < 2 ? cell.padEnd(widths[i]) : cell.padStart(widths[i])));
+        console.log(cells.join('  ').trimEnd());
+    }
+}
+
+async function main() {
+    const wanted = [];
+    for (let args = process.argv.slice(2); args.length > 0; ) {
+        const arg = args.shift();
+        if (arg === '--server') kind = args.shift();
+        else if (arg === '--keep') keep = true;
+        else wanted.push(arg);
+    }
+    if (!['sluice', 'sqld'].includes(kind)) throw new Error(`--server: sluice or sqld, not '${kind}'`);
+    for (const part of wanted) {
+        if (!parts[part.split(':')[0]]) throw new Error(`there is no part '${part}'`);
+    }
+    if (kind === 'sqld') process.env.SQLD = installSqld();
+    const file = programOf(kind);
+    if (!file || !existsSync(file)) throw new Missing(`there is no server '${file ?? kind}'`);
+    process.env[kind === 'sqld' ? 'SQLD' : 'SLUICE'] = path.resolve(file);
+    for (const part of wanted.length > 0 ? wanted : ['wire', 'compare', 'adapters']) {
+        const [name, only] = part.split(':');
+        try {
+            await parts[name](only);
+        } catch (error) {
+            if (!(error instanceof Missing)) throw error;
+            omit(part, error.message);
+        }
+    }
+    printTable();
+    if (table.some((row) => row.failed > 0)) return 1;
+    return table.every((row) => row.omitted) ? 77 : 0;
+}
+
+main().then(
+    (status) => process.exit(status),
+    (error) => {
+        console.log(error instanceof Missing ? `SKIPPED: ${error.message}` : error.stack);
+        process.exit(error instanceof Missing ? 77 : 1);
+    },
+);

@@ -1,0 +1,638 @@
+/* stream_test.c -- one client's stream of statements, one rule a test; random histories and faults
+ * are in stream_sweep_test.c. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <cmocka.h>
+#include "base/os.h"
+#include "sql/client.h"
+
+#define ENDLESS                                                                                    \
+    "SELECT count(*) FROM (WITH RECURSIVE c(x) AS (VALUES(1) UNION ALL SELECT x+1 FROM c) "        \
+    "SELECT x FROM c)"
+
+static enum sql_way way(const struct client *c, const char *sql)
+{
+    return sql_stream_way(&c->s, sql, strlen(sql));
+}
+
+static struct sql_writer_stats stats_of(struct house *h)
+{
+    struct sql_engine_stats stats;
+    sql_engine_look(h->engine, &stats);
+    return stats.writer;
+}
+
+static unsigned used(struct house *h)
+{
+    struct sql_engine_stats stats;
+    sql_engine_look(h->engine, &stats);
+    return stats.conns_used;
+}
+
+static void test_ways(void **state)
+{
+    (void)state;
+    struct house h;
+    struct client c;
+    house_open(&h, (struct sql_engine_opts){0});
+    client_init(&c, &h);
+    assert_int_equal(way(&c, "SELECT 1"), SQL_WAY_READ);
+    assert_int_equal(way(&c, "-- x\n WITH a AS (SELECT 1) SELECT * FROM a"), SQL_WAY_READ);
+    assert_int_equal(way(&c, "INSERT INTO t VALUES(1,1)"), SQL_WAY_GROUP);
+    assert_int_equal(way(&c, "CREATE TABLE u(a)"), SQL_WAY_GROUP);
+    assert_int_equal(way(&c, "BEGIN"), SQL_WAY_OWN);
+    assert_int_equal(way(&c, "SAVEPOINT a"), SQL_WAY_OWN);
+    assert_int_equal(way(&c, "PRAGMA foreign_keys=0"), SQL_WAY_OWN);
+    assert_int_equal(way(&c, "nonsense"), SQL_WAY_OWN);
+    c.s.all_read = true;
+    assert_int_equal(way(&c, "INSERT INTO t VALUES(1,1)"), SQL_WAY_OWN);
+    assert_int_equal(way(&c, "SELECT 1"), SQL_WAY_READ);
+    c.s.all_read = false;
+    client_ok(&c, "BEGIN");
+    assert_int_equal(way(&c, "SELECT 1"), SQL_WAY_OWN);
+    assert_int_equal(way(&c, "INSERT INTO t VALUES(1,1)"), SQL_WAY_OWN);
+    client_ok(&c, "END");
+    assert_int_equal(way(&c, "SELECT 1"), SQL_WAY_READ);
+    client_fini(&c);
+    house_close(&h);
+}
+
+static void test_reads_borrow(void **state)
+{
+    (void)state;
+    struct house h;
+    struct client c;
+    struct sql_engine_stats stats;
+    house_open(&h, (struct sql_engine_opts){0});
+    client_init(&c, &h);
+    assert_string_equal(client_ok(&c, "SELECT count(*) FROM t"), "0");
+    assert_true(sql_stream_clean(&c.s) && sql_stream_autocommit(&c.s));
+    assert_int_equal(client_do(&c, "INSERT INTO t VALUES(1,'x') RETURNING b"), RC_OK);
+    assert_string_equal((char *)c.rows.data, "x");
+    assert_int_equal(c.s.commit, 1);
+    assert_string_equal(client_ok(&c, "SELECT b FROM t"), "x"); /* its own write */
+    client_fails(&c, "SELECT nonsense", "SQL_INPUT_ERROR");
+    assert_true(sql_stream_clean(&c.s));
+    sql_engine_look(h.engine, &stats);
+    assert_int_equal(stats.conns, 1);
+    assert_int_equal(stats.conns_used, 0);
+    /* It looks like a read and is none for SQLite; as a lone write it runs. */
+    assert_int_equal(client_once(&c, "EXPLAIN INSERT INTO t VALUES(2,2)"), RC_DENIED);
+    assert_int_equal(client_do(&c, "EXPLAIN INSERT INTO t VALUES(2,2)"), RC_OK);
+    assert_true(sql_stream_clean(&c.s));
+    assert_int_equal(c.asked, 0);
+    /* Given to the stream all the same, a write asks for the turn, and leaves it clean. */
+    assert_int_equal(client_once(&c, "INSERT INTO t VALUES(2,'y')"), RC_AGAIN);
+    client_ok(&c, "INSERT INTO t VALUES(2,'y')");
+    assert_int_equal(c.asked, 1);
+    assert_int_equal(c.done.affected, 1);
+    assert_int_equal(c.s.commit, stats_of(&h).commits);
+    assert_true(sql_stream_clean(&c.s));
+    /* Settings of the file want the turn as well, questions do not. */
+    client_ok(&c, "PRAGMA user_version=7");
+    assert_int_equal(c.asked, 2);
+    assert_string_equal(client_ok(&c, "PRAGMA user_version"), "7");
+    int before = atomic_load(&h.committed);
+    client_ok(&c, "VACUUM");
+    assert_int_equal(c.asked, 3);
+    assert_int_equal(atomic_load(&h.committed), before + 1); /* others want to hear of it */
+    assert_true(sql_stream_clean(&c.s));
+    client_fini(&c);
+    house_close(&h);
+}
+
+static void test_transaction(void **state)
+{
+    (void)state;
+    struct house h;
+    struct client a, b;
+    house_open(&h, (struct sql_engine_opts){0});
+    client_init(&a, &h);
+    client_init(&b, &h);
+    assert_int_equal(client_once(&a, "BEGIN IMMEDIATE"), RC_AGAIN);
+    assert_true(sql_stream_autocommit(&a.s));
+    client_ask(&a);
+    assert_true(client_told(&a)); /* at once, nobody else wants it */
+    assert_int_equal(client_once(&a, "BEGIN IMMEDIATE"), RC_OK);
+    assert_false(sql_stream_autocommit(&a.s));
+    client_ok(&a, "INSERT INTO t VALUES(1,'a')");
+    /* A second one waits, reads do not. */
+    assert_string_equal(client_ok(&b, "SELECT count(*) FROM t"), "0");
+    client_ok(&b, "BEGIN");
+    assert_int_equal(client_once(&b, "UPDATE t SET b='b'"), RC_AGAIN);
+    client_ask(&b);
+    assert_false(client_told(&b));
+    assert_string_equal(client_ok(&a, "SELECT count(*) FROM t"), "1");
+    int before = atomic_load(&h.committed);
+    client_ok(&a, "COMMIT");
+    assert_int_equal(atomic_load(&h.committed), before + 1);
+    assert_int_equal(a.s.commit, 1);
+    assert_true(sql_stream_clean(&a.s));
+    client_wait(&b);
+    client_ok(&b, "UPDATE t SET b='b'"); /* its snapshot had not begun */
+    assert_int_equal(b.asked, 1);
+    client_ok(&b, "SAVEPOINT s");
+    client_ok(&b, "DELETE FROM t");
+    client_ok(&b, "ROLLBACK TO s");
+    assert_true(b.s.granted);
+    client_ok(&b, "ROLLBACK");
+    assert_false(b.s.granted);
+    assert_int_equal(b.s.commit, 0);
+    assert_int_equal(atomic_load(&h.committed), before + 1);
+    assert_string_equal(client_ok(&a, "SELECT b FROM t"), "a");
+    /* A savepoint is a transaction, too. */
+    client_ok(&a, "SAVEPOINT x");
+    client_ok(&a, "INSERT INTO t VALUES(2,'s')");
+    assert_true(a.s.granted);
+    client_ok(&a, "RELEASE x");
+    assert_true(sql_stream_clean(&a.s));
+    assert_int_equal(a.s.commit, 2);
+    client_fails(&a, "COMMIT", "SQLITE_UNKNOWN");
+    assert_true(sql_stream_clean(&a.s));
+    client_fini(&a);
+    client_fini(&b);
+    house_close(&h);
+}
+
+/* Nobody waits for what cannot come: a snapshot that is too old to write on. */
+static void test_stale_snapshot(void **state)
+{
+    (void)state;
+    struct house h;
+    struct client a, b;
+    house_open(&h, (struct sql_engine_opts){0});
+    client_init(&a, &h);
+    client_init(&b, &h);
+    client_ok(&a, "BEGIN");
+    client_ok(&a, "SELECT count(*) FROM t");
+    assert_int_equal(client_do(&b, "INSERT INTO t VALUES(1,'b')"), RC_OK);
+    int64_t start = os_mono_ms();
+    assert_int_equal(client_run(&a, "INSERT INTO t VALUES(2,'a')"), RC_BUSY);
+    assert_true(os_mono_ms() - start < 2000);
+    assert_string_equal(a.sql_err.code, "SQLITE_BUSY");
+    assert_string_equal(a.sql_err.extended, "SQLITE_BUSY_SNAPSHOT");
+    assert_int_equal(a.asked, 1);
+    /* It has not the turn, but it has its transaction. */
+    assert_false(a.s.granted);
+    assert_false(sql_stream_autocommit(&a.s));
+    assert_int_equal(client_do(&b, "INSERT INTO t VALUES(3,'b')"), RC_OK);
+    assert_string_equal(client_ok(&a, "SELECT count(*) FROM t"), "0");
+    client_ok(&a, "ROLLBACK");
+    client_ok(&a, "BEGIN IMMEDIATE");
+    client_ok(&a, "INSERT INTO t VALUES(2,'a')");
+    client_ok(&a, "COMMIT");
+    assert_string_equal(client_ok(&b, "SELECT count(*) FROM t"), "3");
+    client_fini(&a);
+    client_fini(&b);
+    house_close(&h);
+}
+
+static void hold_too_long(struct house *h, struct client *c)
+{
+    uint64_t before = stats_of(h).timed_out;
+    while (stats_of(h).timed_out == before)
+        os_sleep_ms(5);
+    assert_true(sql_turn_revoked(&c->s.turn));
+}
+
+static void test_timed_out(void **state)
+{
+    (void)state;
+    struct house h;
+    struct client a, b;
+    house_open(&h, (struct sql_engine_opts){.hold_ms = 60});
+    client_init(&a, &h);
+    client_init(&b, &h);
+    /* COMMIT fails, and that is the end of it. */
+    client_ok(&a, "BEGIN");
+    client_ok(&a, "INSERT INTO t VALUES(1,'lost')");
+    hold_too_long(&h, &a);
+    assert_int_equal(client_do(&b, "INSERT INTO t VALUES(1,'b')"), RC_OK);
+    client_fails(&a, "COMMIT", "TRANSACTION_TIMEOUT");
+    assert_true(sql_stream_clean(&a.s) && sql_stream_autocommit(&a.s));
+    assert_string_equal(client_ok(&a, "SELECT b FROM t"), "b");
+    /* Everything fails until ROLLBACK, which does not. */
+    client_ok(&a, "BEGIN IMMEDIATE");
+    hold_too_long(&h, &a);
+    client_fails(&a, "SELECT 1", "TRANSACTION_TIMEOUT");
+    assert_int_equal(used(&h), 0); /* nothing is kept for it */
+    assert_false(sql_stream_clean(&a.s));
+    assert_false(sql_stream_autocommit(&a.s));
+    assert_int_equal(way(&a, "SELECT 1"), SQL_WAY_OWN);
+    client_fails(&a, "INSERT INTO t VALUES(5,5)", "TRANSACTION_TIMEOUT");
+    client_fails(&a, "ROLLBACK TO x", "TRANSACTION_TIMEOUT");
+    client_fails(&a, "ROLLBACK; SELECT 1", "TRANSACTION_TIMEOUT");
+    client_fails(&a, "BEGIN", "TRANSACTION_TIMEOUT");
+    a.done.affected = 9;
+    assert_string_equal(client_ok(&a, " /* x */ rollback transaction me ;"), "");
+    assert_int_equal(a.done.affected, 0);
+    assert_true(sql_stream_clean(&a.s));
+    /* The same while a statement runs. */
+    client_ok(&a, "BEGIN IMMEDIATE");
+    client_fails(&a, ENDLESS, "TRANSACTION_TIMEOUT");
+    assert_false(sql_stream_autocommit(&a.s));
+    client_ok(&a, "ROLLBACK");
+    client_ok(&a, "BEGIN");
+    client_ok(&a, "INSERT INTO t VALUES(7,7)");
+    client_fails(&a, "INSERT INTO t SELECT 8, (" ENDLESS ")", "TRANSACTION_TIMEOUT");
+    assert_false(sql_stream_autocommit(&a.s)); /* as the client sees it */
+    client_fails(&a, "END", "TRANSACTION_TIMEOUT");
+    assert_true(sql_stream_autocommit(&a.s));
+    /* A statement without a transaction has only itself to lose. */
+    client_fails(&a, "INSERT INTO t SELECT 8, (" ENDLESS ")", "TRANSACTION_TIMEOUT");
+    assert_true(sql_stream_autocommit(&a.s));
+    assert_string_equal(client_ok(&a, "SELECT b FROM t"), "b");
+    client_fini(&a);
+    client_fini(&b);
+    house_close(&h);
+}
+
+static enum rc never_called(void *ctx, const struct sql_description *d, struct err *err)
+{
+    (void)ctx, (void)d, (void)err;
+    fail();
+    return RC_OK;
+}
+
+static void test_timed_out_scripts(void **state)
+{
+    (void)state;
+    struct house h;
+    struct client a;
+    house_open(&h, (struct sql_engine_opts){.hold_ms = 60});
+    client_init(&a, &h);
+    client_ok(&a, "CREATE TEMP TABLE mine(a)");
+    assert_false(sql_stream_clean(&a.s));
+    client_ok(&a, "BEGIN IMMEDIATE");
+    client_ok(&a, "INSERT INTO mine VALUES(1)");
+    hold_too_long(&h, &a);
+    assert_int_equal(client_script(&a, "SELECT 1; ROLLBACK"), RC_INVALID);
+    assert_string_equal(a.sql_err.code, "TRANSACTION_TIMEOUT");
+    assert_int_equal(
+        sql_stream_describe(&a.s, "SELECT 1", 8, never_called, NULL, &a.sql_err, &a.err),
+        RC_INVALID);
+    assert_string_equal(a.sql_err.code, "TRANSACTION_TIMEOUT");
+    assert_int_equal(client_script(&a, "ROLLBACK;"), RC_OK);
+    assert_true(sql_stream_autocommit(&a.s));
+    assert_string_equal(client_ok(&a, "SELECT count(*) FROM mine"), "0"); /* its table is there */
+    client_ok(&a, "BEGIN IMMEDIATE");
+    hold_too_long(&h, &a);
+    assert_int_equal(client_script(&a, "COMMIT; SELECT 1"), RC_INVALID);
+    assert_true(sql_stream_autocommit(&a.s));
+    /* The rest of the script is run, and where it fails is told in bytes of all of it. */
+    client_ok(&a, "BEGIN IMMEDIATE");
+    hold_too_long(&h, &a);
+    assert_int_equal(client_script(&a, "ROLLBACK; INSERT INTO t VALUES(1,1); nonsense"),
+                     RC_INVALID);
+    assert_string_equal(a.sql_err.code, "SQL_PARSE_ERROR");
+    assert_int_equal(a.sql_err.offset, 37);
+    assert_true(sql_stream_autocommit(&a.s));
+    assert_string_equal(client_ok(&a, "SELECT a FROM t"), "1");
+    /* The end of a hold in the middle of one. */
+    assert_int_equal(client_script(&a, "INSERT INTO t VALUES(2,2); " ENDLESS), RC_INVALID);
+    assert_string_equal(a.sql_err.code, "TRANSACTION_TIMEOUT");
+    assert_int_equal(a.s.commit, stats_of(&h).commits);
+    assert_string_equal(client_ok(&a, "SELECT count(*) FROM t"), "2");
+    client_fini(&a);
+    house_close(&h);
+}
+
+/* A turn that ended before it was used was no transaction: ask again. One that ended after the
+ * COMMIT has done what it was for. */
+static void test_hold_outside_of_transactions(void **state)
+{
+    (void)state;
+    struct house h;
+    struct client a;
+    house_open(&h, (struct sql_engine_opts){.hold_ms = 60});
+    client_init(&a, &h);
+    assert_int_equal(client_once(&a, "BEGIN IMMEDIATE"), RC_AGAIN);
+    client_ask(&a);
+    hold_too_long(&h, &a);
+    assert_int_equal(client_once(&a, "BEGIN IMMEDIATE"), RC_AGAIN);
+    client_ok(&a, "BEGIN IMMEDIATE");
+    client_ok(&a, "INSERT INTO t VALUES(1,1)");
+    client_ok(&a, "COMMIT");
+    assert_int_equal(a.s.commit, 1);
+    /* In a transaction that only read until then, it is one that is lost. */
+    client_ok(&a, "BEGIN");
+    client_ok(&a, "SELECT * FROM t");
+    assert_int_equal(client_once(&a, "DELETE FROM t"), RC_AGAIN);
+    client_ask(&a);
+    hold_too_long(&h, &a);
+    client_fails(&a, "DELETE FROM t", "TRANSACTION_TIMEOUT");
+    client_ok(&a, "ROLLBACK");
+    /* Not wanted any more. */
+    assert_int_equal(client_once(&a, "DELETE FROM t"), RC_AGAIN);
+    assert_false(sql_stream_unask(&a.s));
+    client_ask(&a);
+    assert_true(a.s.granted);
+    assert_false(sql_stream_unask(&a.s));
+    sql_stream_rest(&a.s);
+    assert_true(sql_stream_clean(&a.s));
+    assert_false(a.s.granted);
+    client_fini(&a);
+    house_close(&h);
+}
+
+static void test_unask(void **state)
+{
+    (void)state;
+    struct house h;
+    struct client a, b;
+    house_open(&h, (struct sql_engine_opts){0});
+    client_init(&a, &h);
+    client_init(&b, &h);
+    client_ok(&a, "BEGIN IMMEDIATE");
+    assert_int_equal(client_once(&b, "INSERT INTO t VALUES(1,1)"), RC_AGAIN);
+    client_ask(&b);
+    assert_true(sql_stream_unask(&b.s));
+    assert_true(sql_stream_clean(&b.s));
+    client_ok(&b, "BEGIN");
+    assert_int_equal(client_once(&b, "INSERT INTO t VALUES(1,1)"), RC_AGAIN);
+    client_ask(&b);
+    assert_true(sql_stream_unask(&b.s));
+    assert_false(sql_stream_autocommit(&b.s)); /* the transaction is still there */
+    sql_stream_end(&b.s);
+    assert_true(sql_stream_clean(&b.s));
+    assert_int_equal(client_once(&b, "INSERT INTO t VALUES(1,1)"), RC_AGAIN);
+    client_ask(&b);
+    client_ok(&a, "INSERT INTO t VALUES(2,2)");
+    sql_stream_end(&a.s); /* with the turn */
+    assert_true(client_told(&b));
+    client_ok(&b, "INSERT INTO t VALUES(1,1)");
+    assert_string_equal(client_ok(&a, "SELECT a FROM t"), "1");
+    client_fini(&a);
+    client_fini(&b);
+    house_close(&h);
+}
+
+static void test_settings_stay(void **state)
+{
+    (void)state;
+    struct house h;
+    struct client a, b;
+    house_open(&h, (struct sql_engine_opts){.conn.foreign_keys = true});
+    client_init(&a, &h);
+    client_init(&b, &h);
+    client_ok(&a, "PRAGMA foreign_keys=on"); /* as it is anyway */
+    assert_true(sql_stream_clean(&a.s));
+    client_ok(&a, "PRAGMA foreign_keys=off");
+    assert_false(sql_stream_clean(&a.s));
+    assert_true(sql_stream_autocommit(&a.s));
+    assert_string_equal(client_ok(&a, "PRAGMA foreign_keys"), "0");
+    assert_string_equal(client_ok(&b, "PRAGMA foreign_keys"), "1");
+    client_ok(&a, "INSERT INTO t VALUES(1,1)");
+    assert_false(a.s.granted);
+    client_ok(&a, "VACUUM");
+    client_ok(&a, "PRAGMA foreign_keys=1");
+    assert_true(sql_stream_clean(&a.s));
+    client_ok(&a, "CREATE TEMP TABLE mine(a)");
+    assert_false(sql_stream_clean(&a.s));
+    assert_false(a.s.granted);
+    client_ok(&a, "BEGIN");
+    client_ok(&a, "INSERT INTO mine VALUES(1)");
+    assert_false(a.s.granted); /* nobody else minds */
+    client_ok(&a, "INSERT INTO t SELECT a+1, 'temp' FROM mine");
+    assert_true(a.s.granted);
+    client_ok(&a, "COMMIT");
+    assert_false(sql_stream_clean(&a.s));
+    assert_string_equal(client_ok(&a, "SELECT a FROM mine"), "1");
+    client_fails(&b, "SELECT a FROM mine", "SQLITE_UNKNOWN");
+    assert_string_equal(client_ok(&b, "SELECT b FROM t"), "1\ntemp");
+    sql_stream_end(&a.s);
+    for (int i = 0; i < 4; i++)
+        client_fails(&a, "SELECT a FROM mine", "SQLITE_UNKNOWN");
+    client_fini(&a);
+    client_fini(&b);
+    house_close(&h);
+}
+
+static void test_scripts(void **state)
+{
+    (void)state;
+    struct house h;
+    struct client a;
+    house_open(&h, (struct sql_engine_opts){0});
+    client_init(&a, &h);
+    assert_int_equal(client_script(&a, ""), RC_OK);
+    assert_int_equal(client_script(&a, "SELECT 1"), RC_OK);
+    assert_int_equal(a.asked, 1);
+    assert_int_equal(
+        client_script(&a, "BEGIN; INSERT INTO t VALUES(1,1); COMMIT; CREATE TABLE u(a);"), RC_OK);
+    assert_true(sql_stream_clean(&a.s));
+    assert_int_equal(a.s.commit, stats_of(&h).commits);
+    assert_int_equal(client_script(&a, "BEGIN; INSERT INTO t VALUES(2,2)"), RC_OK);
+    assert_false(sql_stream_autocommit(&a.s));
+    assert_true(a.s.granted);
+    assert_int_equal(client_script(&a, "SELECT 1; ROLLBACK; INSERT INTO t VALUES(3,3)"), RC_OK);
+    assert_true(sql_stream_clean(&a.s));
+    assert_int_equal(client_script(&a, "BEGIN; INSERT INTO t VALUES(4,4)"), RC_OK);
+    assert_int_equal(client_script(&a, "ROLLBACK"), RC_OK);
+    assert_true(sql_stream_clean(&a.s));
+    /* What ran before the failure stays. */
+    assert_int_equal(client_script(&a, "INSERT INTO t VALUES(5,5); SELECT x"), RC_INVALID);
+    assert_true(sql_stream_clean(&a.s));
+    assert_string_equal(client_ok(&a, "SELECT a FROM t"), "1\n3\n5");
+    client_ok(&a, "BEGIN READONLY");
+    assert_int_equal(client_script(&a, "SELECT 1; INSERT INTO t VALUES(6,6)"), RC_INVALID);
+    assert_string_equal(a.sql_err.code, "SQLITE_READONLY");
+    assert_false(a.s.granted);
+    client_ok(&a, "COMMIT");
+    client_fini(&a);
+    house_close(&h);
+}
+
+static void test_readers(void **state)
+{
+    (void)state;
+    struct house h;
+    struct client a;
+    house_open(&h, (struct sql_engine_opts){0});
+    client_init(&a, &h);
+    client_ok(&a, "BEGIN TRANSACTION READONLY");
+    assert_string_equal(client_ok(&a, "SELECT count(*) FROM t"), "0");
+    client_fails(&a, "INSERT INTO t VALUES(1,1)", "SQLITE_READONLY");
+    client_ok(&a, "COMMIT");
+    /* Who may only read. */
+    a.s.all_read = true;
+    static const char *const writes[] = {
+        "INSERT INTO t VALUES(1,1)", "BEGIN IMMEDIATE",       "VACUUM",
+        "CREATE TEMP TABLE x(a)",    "EXPLAIN DELETE FROM t", "PRAGMA user_version=1"};
+    for (size_t i = 0; i < sizeof writes / sizeof writes[0]; i++) {
+        assert_int_equal(client_do(&a, writes[i]), RC_INVALID);
+        assert_string_equal(a.sql_err.code, "SQLITE_READONLY");
+        assert_true(sql_stream_clean(&a.s));
+    }
+    client_ok(&a, "BEGIN");
+    client_fails(&a, "DELETE FROM t", "SQLITE_READONLY");
+    assert_string_equal(client_ok(&a, "SELECT count(*) FROM t"), "0");
+    client_ok(&a, "COMMIT");
+    assert_int_equal(client_script(&a, "SELECT 1; SELECT 2"), RC_OK);
+    assert_int_equal(client_script(&a, "SELECT 1; DELETE FROM t"), RC_INVALID);
+    assert_string_equal(a.sql_err.code, "SQLITE_READONLY");
+    a.s.all_read = false;
+    a.limits.read_only = true;
+    client_fails(&a, "INSERT INTO t VALUES(1,1)", "SQLITE_READONLY");
+    assert_int_equal(client_script(&a, "DELETE FROM t"), RC_INVALID);
+    assert_int_equal(a.asked, 0);
+    client_fini(&a);
+    house_close(&h);
+}
+
+static bool no_table_t(void *ctx, int action, const char *a, const char *b, const char *db)
+{
+    (void)action, (void)b, (void)db;
+    return a == NULL || strcmp(a, ctx) != 0;
+}
+
+static void test_policies(void **state)
+{
+    (void)state;
+    struct house h;
+    struct client a, b;
+    char t[] = "t";
+    house_open(&h, (struct sql_engine_opts){.idle_max = 1});
+    client_init(&a, &h);
+    client_init(&b, &h);
+    for (int i = 0; i < 3; i++) { /* on the same connection in turn */
+        b.s.policy = no_table_t;
+        b.s.policy_ctx = t;
+        assert_string_equal(client_ok(&a, "SELECT count(*) FROM t"), "0");
+        client_fails(&b, "SELECT count(*) FROM t", "SQLITE_AUTH");
+        client_ok(&a, "BEGIN");
+        client_ok(&b, "BEGIN");
+        assert_string_equal(client_ok(&a, "SELECT count(*) FROM t"), "0");
+        client_fails(&b, "SELECT count(*) FROM t", "SQLITE_AUTH");
+        b.s.policy = NULL; /* he has been given more, in the middle of it */
+        assert_string_equal(client_ok(&b, "SELECT count(*) FROM t"), "0");
+        sql_stream_end(&a.s);
+        sql_stream_end(&b.s);
+    }
+    client_fini(&a);
+    client_fini(&b);
+    house_close(&h);
+}
+
+static enum rc describe(void *ctx, const struct sql_description *d, struct err *err)
+{
+    struct client *c = ctx;
+    buf_reset(&c->rows);
+    if (d->col_count == 0) return err_set(err, RC_TOO_BIG, "no columns");
+    return buf_printf(&c->rows, err, "%zu %s %s %d", d->param_count, d->params[0].name,
+                      d->cols[0].name, (int)d->is_readonly);
+}
+
+static enum rc describe_sql(struct client *c, const char *sql)
+{
+    return sql_stream_describe(&c->s, sql, strlen(sql), describe, c, &c->sql_err, &c->err);
+}
+
+static void test_describe(void **state)
+{
+    (void)state;
+    struct house h;
+    struct client c;
+    house_open(&h, (struct sql_engine_opts){0});
+    client_init(&c, &h);
+    assert_int_equal(describe_sql(&c, "SELECT b FROM t WHERE a=:x"), RC_OK);
+    assert_memory_equal(c.rows.data, "1 :x b 1", 8);
+    assert_int_equal(describe_sql(&c, "DELETE FROM t WHERE a=:x"), RC_TOO_BIG); /* fn's */
+    assert_int_equal(describe_sql(&c, "SELECT x"), RC_INVALID);
+    assert_true(sql_stream_clean(&c.s));
+    client_ok(&c, "CREATE TEMP TABLE mine(z)");
+    assert_int_equal(describe_sql(&c, "SELECT z FROM mine WHERE z=?5"), RC_OK);
+    assert_int_equal(used(&h), 1);
+    client_fini(&c);
+    house_close(&h);
+}
+
+static void test_limits(void **state)
+{
+    (void)state;
+    struct house h;
+    struct client a, b;
+    house_open(&h, (struct sql_engine_opts){.conn_max = 1});
+    client_init(&a, &h);
+    client_init(&b, &h);
+    client_ok(&a, "BEGIN");
+    assert_int_equal(client_run(&b, "SELECT 1"), RC_BUSY);
+    assert_string_equal(b.sql_err.code, "SQLITE_BUSY");
+    assert_int_equal(client_run(&b, "BEGIN"), RC_BUSY);
+    assert_int_equal(client_script(&b, "SELECT 1"), RC_BUSY);
+    assert_int_equal(describe_sql(&b, "SELECT 1"), RC_BUSY);
+    assert_int_equal(client_do(&b, "INSERT INTO t VALUES(1,1)"), RC_OK); /* needs none */
+    client_ok(&a, "COMMIT");
+    client_ok(&b, "SELECT 1");
+    b.limits.row_max = 1;
+    assert_int_equal(client_run(&b, "VALUES(1),(2)"), RC_TOO_BIG);
+    b.call.deadline_ms = os_mono_ms() + 30;
+    assert_int_equal(client_run(&b, ENDLESS), RC_CANCELED);
+    client_fini(&a);
+    client_fini(&b);
+    house_close(&h);
+}
+
+static void *interrupt(void *arg)
+{
+    struct client *c = arg;
+    while (!client_told(c)) {
+        sql_stream_interrupt(&c->s);
+        os_sleep_ms(1);
+    }
+    return NULL;
+}
+
+static void test_interrupt(void **state)
+{
+    (void)state;
+    struct house h;
+    struct client c;
+    pthread_t thread;
+    house_open(&h, (struct sql_engine_opts){0});
+    client_init(&c, &h);
+    sql_stream_interrupt(&c.s);
+    assert_int_equal(thr_start(&thread, "interrupt", interrupt, &c, &c.err), RC_OK);
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(client_once(&c, ENDLESS), RC_CANCELED);
+        assert_string_equal(c.sql_err.code, "SQLITE_INTERRUPT");
+        while (client_once(&c, "BEGIN") != RC_OK) {
+        }
+        assert_int_equal(client_once(&c, ENDLESS), RC_CANCELED);
+        while (client_once(&c, "ROLLBACK") != RC_OK) {
+        }
+        assert_true(sql_stream_clean(&c.s));
+    }
+    thr_lock(&c.lock);
+    c.told = true;
+    thr_unlock(&c.lock);
+    pthread_join(thread, NULL);
+    client_fini(&c);
+    house_close(&h);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_ways),
+        cmocka_unit_test(test_reads_borrow),
+        cmocka_unit_test(test_transaction),
+        cmocka_unit_test(test_stale_snapshot),
+        cmocka_unit_test(test_timed_out),
+        cmocka_unit_test(test_timed_out_scripts),
+        cmocka_unit_test(test_hold_outside_of_transactions),
+        cmocka_unit_test(test_unask),
+        cmocka_unit_test(test_settings_stay),
+        cmocka_unit_test(test_scripts),
+        cmocka_unit_test(test_readers),
+        cmocka_unit_test(test_policies),
+        cmocka_unit_test(test_describe),
+        cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_interrupt),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
