@@ -103,6 +103,8 @@ struct conn {
     /* What it is doing. */
     int step; /* of a transaction; see load_work.c */
     uint64_t id;
+    uint64_t part; /* of a setup: which, */
+    int retries;   /* and how often it failed */
     int64_t op_start_ns;
     unsigned tenant;                 /* of this operation; over a WebSocket, of the connection */
     int32_t request_id, answered_id; /* the newest; HTTP answers in order */

@@ -29,6 +29,9 @@
     "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)"                  \
     " SELECT count(*), sum(i * 7 % 1000) FROM n"
 
+/* A part of a setup that fails is tried again: sqld sometimes does not know a tenant at first. */
+#define RETRIES 5
+
 enum { STEP_BEGIN, STEP_READ, STEP_WRITE, STEP_COMMIT, STEP_ROLLBACK };
 struct arg {
     const char *text; /* NULL: the number */
@@ -38,6 +41,7 @@ struct arg {
     (const struct arg[]){__VA_ARGS__},                                                             \
         sizeof((const struct arg[]){__VA_ARGS__}) / sizeof(struct arg)
 
+static bool is_setup(enum load_mode mode);
 static void begin_op(struct conn *c);
 static void make_op(struct conn *c, struct flight *f, enum load_mode mode);
 static void make_txn(struct conn *c, struct flight *f);
@@ -63,7 +67,7 @@ bool work_next(struct conn *c, struct flight *f)
     if (c->step == STEP_BEGIN) begin_op(c);
     f->op_start_ns = c->op_start_ns;
     w->body.size = 0;
-    if (mode == LOAD_CREATE || mode == LOAD_FILL) return make_setup(c, f);
+    if (is_setup(mode)) return make_setup(c, f);
     if (mode == LOAD_TXN)
         make_txn(c, f);
     else
@@ -90,6 +94,8 @@ bool work_answer(struct conn *c, const struct flight *f, int status, const char 
             c->step = STEP_BEGIN;
         }
     }
+    bool again = is_setup(c->worker->phase->mode) && !ok && c->retries < RETRIES;
+    c->retries = again ? c->retries + 1 : 0;
     if (!ok && !f->may_fail) {
         char what[32];
         snprintf(what, sizeof what, "answer %d", status);
@@ -168,6 +174,11 @@ double *work_zipf(unsigned count, double exponent)
     return sums;
 }
 
+static bool is_setup(enum load_mode mode)
+{
+    return mode == LOAD_CREATE || mode == LOAD_FILL;
+}
+
 static void begin_op(struct conn *c)
 {
     struct phase *p = c->worker->phase;
@@ -226,7 +237,8 @@ static void make_txn(struct conn *c, struct flight *f)
 static bool make_setup(struct conn *c, struct flight *f)
 {
     struct phase *p = c->worker->phase;
-    uint64_t rows = p->opts->rows, i = atomic_fetch_add(&p->work_next, 1);
+    uint64_t rows = p->opts->rows, i = c->part;
+    if (c->retries == 0) i = c->part = atomic_fetch_add(&p->work_next, 1);
     if (i >= p->work_count) return false;
     c->tenant = (unsigned)i;
     if (p->mode == LOAD_CREATE) {

@@ -92,9 +92,9 @@ const struct command cmd_shell = {
         "such numbers, else TEXT. All rows come in one transaction, or none.\n\n"
         ".dump prints a database as SQL that makes an equal one. Statements may be up to 16 MiB "
         "long in most places, so a value of more than some MiB may not come back by them.\n\n"
-        "The exit status is 1 when a statement or command has failed, also on a terminal. "
-        "Without one, or with -bail, the first failure ends the shell. A transaction that is "
-        "still open at the end is rolled back, and counts as a failure.",
+        "The first statement or command that fails ends the shell with status 1; on a terminal "
+        "only with -bail, and the status is 0 without. A transaction that is still open at the end "
+        "is rolled back, and counts as a failure.",
     .opts = options,
     .opt_count = sizeof options / sizeof options[0],
     .examples = examples,
@@ -118,9 +118,10 @@ static enum rc run_command(struct cli *c, struct err *err)
     shell_out_fini(&s.out);
     if (rc == RC_OK && open) {
         fflush(stdout);
-        fprintf(stderr, "Error: a transaction was open at the end; it is rolled back\n");
+        fprintf(stderr, "Error: a transaction was open at the end; it was rolled back\n");
     }
-    if (s.failed || open) c->status = 1;
+    /* Who sat before the terminal has seen it. */
+    if ((s.failed || open) && (!s.interactive || s.bail)) c->status = 1;
     return rc;
 }
 

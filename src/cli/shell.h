@@ -144,6 +144,8 @@ void shell_input_fini(struct shell_input *in); /* for CLEANUP */
 MUST_CHECK enum rc shell_read_file(struct shell *s, const char *path, struct err *err);
 MUST_CHECK enum rc shell_read_fd(struct shell *s, int fd, const char *name, struct err *err);
 
+/* A failure's message without what says where it comes from: "SQLite error: " and the like. */
+const char *shell_message(const char *message);
 /* One statement, its rows shown. Fails like shell_db_ops.run. */
 MUST_CHECK enum rc shell_run(struct shell *s, const char *sql, size_t size,
                              struct sql_error *sql_err, struct err *err);

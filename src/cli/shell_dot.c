@@ -210,6 +210,7 @@ static enum rc run_read(struct shell *s, const struct words *w, struct err *err)
     s->depth++;
     enum rc rc = shell_read_file(s, w->items[1], err);
     s->depth--;
+    s->told = rc == RC_CANCELED;
     return rc;
 }
 

@@ -1,5 +1,6 @@
 /* shell_edit.c -- lines from a terminal, by libedit; see shell.h. */
 #include "cli/shell.h"
+#include <fcntl.h>
 #include <histedit.h>
 #include <langinfo.h>
 #include <stdlib.h>
@@ -149,24 +150,25 @@ static void load(struct shell_edit *e, const char *path)
     history(e->history, &ev, H_LOAD, path);
 }
 
-/* Without a history the shell is as good, so failures are not told. */
+/* Without a history the shell is as good, so failures are not told. libedit wants a real file. */
 static void save(struct shell_edit *e)
 {
     HistEvent ev;
     struct err ignored;
-    char *text = NULL;
-    size_t size = 0;
-    FILE *f = open_memstream(&text, &size);
-    if (f == NULL) return;
+    char dir[OS_PATH_MAX], fresh[OS_PATH_MAX + 8];
+    int fd = -1;
+    snprintf(dir, sizeof dir, "%s", e->path);
+    snprintf(fresh, sizeof fresh, "%s.tmp", e->path);
+    char *slash = strrchr(dir, '/');
+    if (slash != NULL) *slash = '\0';
+    if (os_mkdirs(dir, 0700, &ignored) != RC_OK) return;
+    if (os_open(fresh, O_WRONLY | O_CREAT | O_TRUNC, 0600, &fd, &ignored) != RC_OK) return;
+    FILE *f = fdopen(fd, "w");
+    if (f == NULL) {
+        os_close(fd);
+        return;
+    }
     bool ok = history(e->history, &ev, H_SAVE_FP, f) >= 0;
     ok = fclose(f) == 0 && ok;
-    char dir[OS_PATH_MAX];
-    snprintf(dir, sizeof dir, "%s", e->path);
-    char *slash = strrchr(dir, '/');
-    if (ok && slash != NULL) {
-        *slash = '\0';
-        if (os_mkdirs(dir, 0700, &ignored) == RC_OK)
-            ok = os_write_file(e->path, text, size, 0600, &ignored) == RC_OK;
-    }
-    mem_free(text); /* open_memstream's own */
+    e->changed = !ok || os_rename(fresh, e->path, &ignored) != RC_OK;
 }

@@ -147,7 +147,8 @@ static bool run_dot(struct shell *s, struct shell_input *in, const char *line, s
     struct err err = {0};
     if (shell_dot(s, line, size, &err) == RC_OK) return !s->quit;
     fflush(s->out.file);
-    say(in, in->line, err.text, strlen(err.text));
+    if (!s->told) say(in, in->line, err.text, strlen(err.text));
+    s->told = false;
     return failed(s, in);
 }
 
@@ -160,15 +161,20 @@ static bool failed(struct shell *s, const struct shell_input *in)
 
 /* ---- Failures ---- */
 
-static void report(const struct shell_input *in, uint64_t line, const char *sql, size_t size,
-                   const struct sql_error *sql_err, const struct err *err)
+const char *shell_message(const char *message)
 {
     static const char *const fronts[] = {
         "SQLite error: ", "SQL input error: ", "SQL string could not be parsed: "};
-    const char *text = sql_err->code[0] != '\0' ? sql_err->message : err->text;
-    if (err->rc == RC_CANCELED && sql_err->code[0] != '\0') text = "interrupted";
     for (size_t i = 0; i < sizeof fronts / sizeof fronts[0]; i++)
-        if (strncmp(text, fronts[i], strlen(fronts[i])) == 0) text += strlen(fronts[i]);
+        if (strncmp(message, fronts[i], strlen(fronts[i])) == 0) return message + strlen(fronts[i]);
+    return message;
+}
+
+static void report(const struct shell_input *in, uint64_t line, const char *sql, size_t size,
+                   const struct sql_error *sql_err, const struct err *err)
+{
+    const char *text = sql_err->code[0] != '\0' ? shell_message(sql_err->message) : err->text;
+    if (err->rc == RC_CANCELED && sql_err->code[0] != '\0') text = "interrupted";
     size_t text_size = strlen(text);
     bool placed = sql_err->offset >= 0 && (size_t)sql_err->offset <= size;
     /* The caret says it better. */

@@ -307,7 +307,8 @@ static enum rc set_headers(struct remote *r, const char *token, const char *name
         if (*p <= ' ' || *p > '~' || p - name >= NAMESPACE_MAX)
             return err_set(err, RC_INVALID, "the namespace '%s' is not the name of one", name);
     base64_put(name, strlen(name), bin);
-    /* Older servers only know the second. */
+    bin[strcspn(bin, "=")] = '\0';
+    /* Older servers only know the second, and want it without padding. */
     r->name = mem_printf("x-namespace: %s", name);
     r->name_bin = mem_printf("x-namespace-bin: %s", bin);
     return r->name != NULL && r->name_bin != NULL ? RC_OK : err_mem(err, "a namespace");
@@ -452,7 +453,7 @@ static enum rc take_error(const json_t *error, struct sql_error *sql_err, struct
     snprintf(sql_err->extended, sizeof sql_err->extended, "%s", text_of(error, "extended_code"));
     const char *at = strstr(sql_err->message, mark);
     if (at != NULL) sql_err->offset = (int)strtol(at + sizeof mark - 1, NULL, 10);
-    return err_set(err, RC_INVALID, "%s", sql_err->message);
+    return err_set(err, RC_INVALID, "%s", shell_message(sql_err->message));
 }
 
 static enum rc give_result(struct remote *r, const json_t *result, const struct sql_sink *sink,

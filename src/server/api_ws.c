@@ -137,11 +137,10 @@ static void upgraded(void *ctx, struct http_upgraded *u, int fd, const void *ext
 {
     static const struct ws_events events = {on_message, on_closed};
     struct client *c = ctx;
-    struct ws_conn *conn = NULL;
     struct err err;
-    /* on_message may come before ws_add has returned: it sets c->conn, too. */
+    /* on_message may come before ws_add has returned: it counts the connection for us. */
     if (u != NULL &&
-        ws_add(c->server->hub, fd, extra, extra_size, &events, c, release, u, &conn, &err) == RC_OK)
+        ws_add(c->server->hub, fd, extra, extra_size, &events, c, release, u, NULL, &err) == RC_OK)
         return;
     if (u != NULL) http_upgrade_close(u);
     client_unref(c);

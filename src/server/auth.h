@@ -16,7 +16,7 @@
  * Without any role nothing is restricted; with an empty one all is. More in roles.h.
  *
  * Verified tokens are remembered until they expire or auth_reload (a signature costs 90 µs, a
- * token that is remembered a tenth of a microsecond).
+ * token that is remembered half of one).
  *
  * Threads: any; auth_reload from one at a time.
  */

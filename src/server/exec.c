@@ -199,6 +199,7 @@ static enum next one(struct exec *x, const struct hrana_request *r)
     switch (r->type) {
     case HRANA_EXECUTE:
         return exec_stmt(x, &r->stmt);
+    case HRANA_OPEN_CURSOR:
     case HRANA_BATCH:
         return batch(x, &r->batch);
     case HRANA_SEQUENCE:

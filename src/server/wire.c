@@ -32,7 +32,7 @@ static void go_on_job(struct crew_job *job);
 static struct msg *next_msg(struct wstream *st);
 static void complete(struct msg *m);
 static void close_stream(struct client *c, struct wstream *st);
-static enum rc begin_cursor(struct msg *m, struct err *err);
+static enum rc add_cursor(struct wstream *st, struct msg *m, struct err *err);
 static void fetch(struct msg *m);
 static void close_cursor(struct client *c, int32_t id);
 static void cursor_free(struct cursor *cur);
@@ -56,8 +56,11 @@ void wire_take(struct client *c, struct msg *m)
         wire_msg_free(m);
         return;
     }
+    struct err err;
     struct wstream *st = stream_of(c, m);
-    if (st != NULL)
+    if (st != NULL && r->type == HRANA_OPEN_CURSOR && add_cursor(st, m, &err) != RC_OK)
+        answer_error(m, err.rc == RC_NO_MEM ? "SQLITE_NOMEM" : "CURSOR_LIMIT", err.text);
+    else if (st != NULL)
         enqueue(c, st, m);
     else if (r->type == HRANA_CLOSE_STREAM || r->type == HRANA_CLOSE_CURSOR)
         wire_answer_ok(m); /* what is not there is closed */
@@ -299,7 +302,6 @@ static bool run_one(struct wstream *st, struct msg *m)
 static bool begin_exec(struct msg *m)
 {
     struct client *c = m->client;
-    struct err err;
     struct exec *x = &m->x;
     /* A connection may stay open for longer than its token is good, and get another one. */
     thr_lock(&c->lock);
@@ -315,9 +317,9 @@ static bool begin_exec(struct msg *m)
     x->enc = m->enc;
     x->out = &m->out;
     x->cursor = m->m.request.type == HRANA_OPEN_CURSOR;
-    if (x->cursor && begin_cursor(m, &err) != RC_OK) {
-        answer_error(m, err.rc == RC_NO_MEM ? "SQLITE_NOMEM" : "CURSOR_LIMIT", err.text);
-        return true;
+    if (x->cursor) {
+        x->enc = m->cursor->enc;
+        x->out = &m->cursor->entries;
     }
     x->env = &c->server->env;
     x->ses = &m->stream->session;
@@ -426,14 +428,15 @@ static void close_stream(struct client *c, struct wstream *st)
 
 /* ---- Cursors ---- */
 
-static enum rc begin_cursor(struct msg *m, struct err *err)
+/* Known from now on: what follows may fetch from it before its batch has run. */
+static enum rc add_cursor(struct wstream *st, struct msg *m, struct err *err)
 {
     struct client *c = m->client;
     int32_t id = m->m.request.cursor_id;
     struct cursor *cur = mem_calloc(1, sizeof *cur);
     if (cur == NULL) return err_mem(err, "a cursor");
     cur->id = id;
-    cur->stream = m->stream;
+    cur->stream = st;
     enum rc rc =
         hrana_encoder_new(c->proto, HRANA_FRAME_CURSOR, c->version, &cur->entries, &cur->enc, err);
     thr_lock(&c->lock);
@@ -452,8 +455,6 @@ static enum rc begin_cursor(struct msg *m, struct err *err)
         return rc;
     }
     m->cursor = cur;
-    m->x.enc = cur->enc;
-    m->x.out = &cur->entries;
     return RC_OK;
 }
 

@@ -730,6 +730,8 @@ static void close_locked(struct ws_conn *c, unsigned code, const char *reason)
         if (size > REASON_MAX) /* between two characters */
             for (size = REASON_MAX; size > 0 && ((uint8_t)reason[size] & 0xc0) == 0x80;)
                 size--;
+        /* A client would fail over the reason instead of reading it. */
+        if (size > 0 && !ws_utf8_valid((const uint8_t *)reason, size)) size = 0;
         put_be16(data, (uint16_t)code);
         if (size > 0) memcpy(data + 2, reason, size);
         size += 2;

@@ -61,7 +61,8 @@ void ws_unref(struct ws_conn *c); /* NULL is fine */
  * closed, also because of this message (send_max). */
 MUST_CHECK enum rc ws_send(struct ws_conn *c, bool binary, const void *data, size_t size,
                            struct err *err);
-/* code: RFC 6455, 7.4; 0: none. reason: at most 120 bytes of UTF-8 (more is cut), NULL: none.
+/* code: RFC 6455, 7.4; 0: none. reason: at most 120 bytes (more is cut) of UTF-8 (or it is left
+ * out); NULL: none.
  * Messages sent before go out before. Further messages are not delivered. */
 void ws_close(struct ws_conn *c, unsigned code, const char *reason);
 /* No `message` until resumed as often as paused; one that is being delivered goes on. */

@@ -145,7 +145,12 @@ enum rc sql_conn_reset(struct sql_conn *c, struct err *err)
         thr_lock(&c->gate);
         c->db = db;
         thr_unlock(&c->gate);
-        c->tainted = false;
+        c->tainted = c->defers = false;
+    }
+    if (c->defers) {
+        struct sql_error ignored;
+        TRY(conn_do(c, CONN_DEFER_OFF, &ignored, err));
+        c->defers = false;
     }
     sql_conn_foreign_keys(c, c->opts.foreign_keys);
     conn_unit(c);
@@ -386,6 +391,21 @@ void conn_revoke(struct sql_conn *c)
 void conn_restore(struct sql_conn *c)
 {
     atomic_store(&c->revoked, false);
+}
+
+bool conn_defers(struct sql_conn *c)
+{
+    sqlite3_stmt *stmt = NULL;
+    if (!c->defers) return false;
+    bool stepping = c->guard.stepping;
+    c->guard.stepping = true;
+    /* The answer is in the program, so an old one would have an old answer. */
+    if (sqlite3_prepare_v3(c->db, "PRAGMA defer_foreign_keys", -1, 0, &stmt, NULL) == SQLITE_OK &&
+        sqlite3_step(stmt) == SQLITE_ROW)
+        c->defers = sqlite3_column_int(stmt, 0) != 0;
+    sqlite3_finalize(stmt);
+    c->guard.stepping = stepping;
+    return c->defers;
 }
 
 bool conn_writes(struct sql_conn *c)
@@ -701,6 +721,9 @@ static enum rc prepare(struct sql_conn *c, const char *sql, size_t size, unsigne
     }
     if (code != SQLITE_OK) return conn_fail(c, code, sqlite3_error_offset(c->db), sql_err, err);
     ret_k->seen = c->guard.seen;
+    /* SQLite does as these PRAGMAs say while it prepares them, run or not. */
+    if (ret_k->seen & SEEN_SETTING) c->tainted = true;
+    if (ret_k->seen & SEEN_DEFER) c->defers = true;
     *ret_used = (size_t)(tail - sql);
     /* Only blanks were left, or a comment without an end. */
     if (*ret_used == 0) *ret_used = size;
@@ -885,7 +908,8 @@ static enum rc check_script_end(struct sql_conn *c, const char *sql, size_t size
     memcpy(copy, sql, size);
     memcpy(copy + size, "\n;", 3);
     bool whole = sqlite3_complete(copy) != 0;
-    if (whole && last < size) {
+    /* A PRAGMA would take effect now, before the rest. */
+    if (whole && last < size && sql_kind_of(sql + last, size - last) != SQL_KIND_OTHER) {
         sqlite3_stmt *stmt = NULL;
         c->guard.denied = false;
         sqlite3_prepare_v3(c->db, sql + last, (int)(size - last), 0, &stmt, NULL);

@@ -177,7 +177,7 @@ static int judge_pragma(struct guard *g, const char *name, const char *value)
     if (value == NULL || p->rule == PRAGMA_FREE) return SQLITE_OK;
     switch (p->rule) {
     case PRAGMA_SESSION:
-        return judge_session(g, SEEN_SESSION);
+        return judge_session(g, SEEN_SESSION | SEEN_SETTING);
     case PRAGMA_KEYS:
         return judge_session(g, 0);
     case PRAGMA_DEFER:

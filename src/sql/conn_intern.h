@@ -25,6 +25,7 @@ enum { /* what the authorizer saw while a statement was prepared */
        SEEN_SCHEMA = 1 << 2,  /* CREATE, DROP, ALTER, ... */
        SEEN_SESSION = 1 << 3, /* what it changes stays with the connection */
        SEEN_DEFER = 1 << 4,   /* PRAGMA defer_foreign_keys with a value */
+       SEEN_SETTING = 1 << 6, /* a PRAGMA that changes this connection */
        SEEN_ALONE = 1 << 5,   /* nothing for a transaction that others share */
 };
 
@@ -84,6 +85,7 @@ struct sql_conn {
     bool utf8, tainted, running;
     bool interruptible; /* a client's statement runs, not one of our own */
     bool read_only_tx;  /* BEGIN READONLY */
+    bool defers;        /* PRAGMA defer_foreign_keys may be on, see conn_defers */
     bool deferred;      /* PRAGMA defer_foreign_keys was used */
     bool guest;         /* in a transaction of several writes: nothing that concerns the others */
     bool alone;         /* refused only because of guest */
@@ -139,6 +141,8 @@ void conn_busy_ms(struct sql_conn *c, int64_t ms); /* 0: as opened */
 /* Stop what runs, roll back, and let all further calls fail until conn_restore. */
 void conn_revoke(struct sql_conn *c);
 void conn_restore(struct sql_conn *c);
+/* PRAGMA defer_foreign_keys is on. Outside of a transaction it is for the next one. */
+bool conn_defers(struct sql_conn *c);
 /* Its transaction has the database's write lock. */
 bool conn_writes(struct sql_conn *c);
 uint64_t conn_commits(const struct sql_conn *c);

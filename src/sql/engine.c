@@ -181,9 +181,10 @@ void engine_interrupt(struct sql_engine *e, struct sql_conn *const *place)
     thr_unlock(&e->lock);
 }
 
-bool engine_is_plain(const struct sql_engine *e, const struct sql_conn *conn)
+bool engine_is_plain(const struct sql_engine *e, struct sql_conn *conn)
 {
-    return !sql_conn_tainted(conn) && sql_conn_foreign_keys_on(conn) == e->opts.conn.foreign_keys;
+    return !sql_conn_tainted(conn) && !conn_defers(conn) &&
+           sql_conn_foreign_keys_on(conn) == e->opts.conn.foreign_keys;
 }
 
 static enum rc start_writer(struct sql_engine *e, struct err *err)

@@ -12,5 +12,5 @@
 void engine_place(struct sql_engine *e, struct sql_conn **place, struct sql_conn *conn);
 void engine_interrupt(struct sql_engine *e, struct sql_conn *const *place);
 /* Nothing of a client's is set there. */
-bool engine_is_plain(const struct sql_engine *e, const struct sql_conn *conn);
+bool engine_is_plain(const struct sql_engine *e, struct sql_conn *conn);
 #endif

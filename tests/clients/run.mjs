@@ -149,7 +149,7 @@ async function adapters(only) {
         const names = readdirSync(dir).filter((name) => name.endsWith('.mjs'));
         for (const file of names.sort()) {
             const name = file.replace('.mjs', '');
-            if (only && name !== only) continue;
+            if (only ? name !== only : name === 'embedded') continue;
             for (const way of bothWays.includes(name) ? ['http', 'ws'] : ['http']) {
                 await withServer({}, name, async (server) => {
                     const env = { URL: way === 'ws' ? server.wsUrl : server.url, SERVER: kind };
@@ -160,13 +160,8 @@ async function adapters(only) {
     });
 }
 
-async function embedded() {
-    await copied('adapters', (dir) =>
-        withServer({}, 'embedded', (server) => {
-            const env = { URL: server.url, SERVER: kind };
-            return tap('embedded', 'file: and syncUrl', path.join(here, 'replicas/embedded.mjs'), { cwd: dir, env });
-        }),
-    );
+function embedded() {
+    return adapters('embedded');
 }
 
 async function sync() {
@@ -179,6 +174,23 @@ async function sync() {
 }
 
 /* ---- The clients' own tests ---- */
+
+/* Tests that fail and should not count: [server or null for any, suite, names, why]. */
+const expected = [
+    ['sqld', 'hrana-client', /^batches w\/ cursor/, 'an entry of a cursor that the client does not know'],
+    ['sqld', 'hrana-client', /^describe\(\) trivial statement$/, 'its test is about a later order of keys'],
+    [
+        null,
+        'serverless',
+        /prepare\(\) method creates|iterate\(\) method works|get\(\) method queries a single/,
+        'the tests index rows by position, which the client no longer does',
+    ],
+    ['sqld', 'serverless', /batch\(\) method executes/, 'a string in double quotes, which libSQL refuses'],
+];
+
+function isExpected(suite, name) {
+    return expected.some(([server, of, names]) => (server ?? kind) === kind && of === suite && names.test(name));
+}
 
 function checkout(name, built, build) {
     const root = process.env.SLUICE_SUITES;
@@ -202,12 +214,17 @@ async function jest(suite, configuration, cwd, env, more = []) {
             failed: result.numFailedTests + result.numRuntimeErrorTestSuites,
             skipped: result.numPendingTests,
         };
-        const failures = result.testResults.flatMap((file) =>
+        let failures = result.testResults.flatMap((file) =>
             file.assertionResults.filter((test) => test.status === 'failed'));
+        const all = failures.length;
+        failures = failures.filter((test) => !isExpected(suite, test.fullName));
+        counts.known = all - failures.length;
+        counts.failed -= counts.known;
         const words = failures.map((test) => `${test.fullName}\n${test.failureMessages.join('\n').slice(0, 600)}`);
         done.output = words.join('\n') || done.output.slice(-3000);
     }
     rmSync(path.dirname(out), { recursive: true, force: true });
+    if (counts?.failed === 0) done.status = 0;
     note(suite, configuration, counts, { ...done, began });
 }
 
@@ -262,7 +279,11 @@ async function ava(suite, configuration, cwd, args, env) {
     const began = Date.now();
     const done = await program('npx', ['--no-install', 'ava', '--tap', ...args], { cwd, env });
     const count = (label) => Number(done.output.match(new RegExp(`^# ${label} (\\d+)$`, 'm'))?.[1] ?? NaN);
-    const counts = { passed: count('pass'), failed: count('fail'), skipped: count('skip') || 0 };
+    const counts = { passed: count('pass'), failed: count('fail') || 0, skipped: count('skip') || 0 };
+    const failures = [...done.output.matchAll(/^not ok \d+ - (.*)$/gm)].map((match) => match[1]);
+    counts.known = failures.filter((name) => isExpected(suite, name)).length;
+    counts.failed -= counts.known;
+    if (counts.passed > 0 && counts.failed === 0) done.status = 0;
     note(suite, configuration, Number.isNaN(counts.passed) ? null : counts, { ...done, began });
 }
 

@@ -119,12 +119,537 @@ static void test_wait(void **arg)
     tbed_free(&b);
 }
 
+static void write_file(const char *path, const char *text)
+{
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    assert_int_equal(fwrite(text, 1, strlen(text), f), strlen(text));
+    assert_int_equal(fclose(f), 0);
+}
+
+static void test_configure(void **arg)
+{
+    struct tbed b;
+    struct err err = {0};
+    struct tenant_info info;
+    (void)arg;
+    tbed_new(&b);
+    tbed_start(&b);
+    const struct tenant_conf conf = {.block_writes = true,
+                                     .sync = true,
+                                     .block_reason = "because \"so\"",
+                                     .jwt_key = "key",
+                                     .txn_ms = 1234,
+                                     .size_max = 1u << 20,
+                                     .row_max = 77};
+    assert_int_equal(tenants_ops.create(b.ts, "a", &conf, &err), RC_OK);
+    for (int round = 0; round < 2; round++) { /* from memory, from the file */
+        struct tenant *t = tbed_open(&b, "a");
+        const struct tenant_conf *c = atomic_load(&t->conf);
+        assert_true(c->block_writes && c->sync && !c->block_reads && !c->allow_attach);
+        assert_string_equal(c->block_reason, conf.block_reason);
+        assert_string_equal(c->jwt_key, "key");
+        assert_null(c->heartbeat_url);
+        assert_int_equal(c->txn_ms, 1234);
+        assert_int_equal(c->size_max, 1u << 20);
+        assert_int_equal(c->row_max, 77);
+        tenants_ops.release(b.ts, t);
+        tbed_stop_ok(&b);
+        tbed_start(&b);
+    }
+    struct tenant *t = tbed_open(&b, "a");
+    const struct tenant_conf *old = atomic_load(&t->conf);
+    assert_int_equal(tenants_ops.configure(b.ts, "a", NULL, &err), RC_OK);
+    assert_string_equal(old->jwt_key, "key"); /* somebody may look at it still */
+    assert_null(atomic_load(&t->conf)->jwt_key);
+    tenants_ops.release(b.ts, t);
+    assert_int_equal(tenants_ops.info(b.ts, "a", &info, &err), RC_OK);
+    assert_true(info.created_ms > os_now_ms() - 60000 && info.created_ms <= os_now_ms());
+    assert_int_equal(tenants_ops.configure(b.ts, "none", NULL, &err), RC_NOT_FOUND);
+    /* The engine is opened anew with the new limits, as soon as nobody uses it. */
+    WAIT_FOR(tenants_ops.info(b.ts, "a", &info, &err) == RC_OK && !info.open);
+    tbed_stop_ok(&b);
+    char path[128];
+    snprintf(path, sizeof path, "%s/tenants/a/conf.json", b.data);
+    const char *const damaged[] = {"{\"block_reads\": 1}", "{", "[]", "{\"row_max\": -1}",
+                                   "{\"block_reason\": null}"};
+    tbed_start(&b);
+    for (size_t i = 0; i < sizeof damaged / sizeof damaged[0]; i++) {
+        write_file(path, damaged[i]);
+        expect(tenants_ops.open(b.ts, "a", &t, &err), RC_CORRUPT, &err, "conf.json");
+    }
+    write_file(path, "{\"of_later\": {}, \"sync\": true}");
+    t = tbed_open(&b, "a");
+    assert_true(atomic_load(&t->conf)->sync);
+    tenants_ops.release(b.ts, t);
+    tbed_stop_ok(&b);
+    tbed_free(&b);
+}
+
+struct names {
+    char text[256];
+    unsigned count, max;
+};
+
+static enum rc take_name(void *ctx, const struct tenant_info *info, struct err *err)
+{
+    struct names *n = ctx;
+    if (n->count++ == n->max) return err_set(err, RC_TOO_BIG, "enough");
+    size_t used = strlen(n->text);
+    snprintf(n->text + used, sizeof n->text - used, "%s ", info->name);
+    return RC_OK;
+}
+
+static void test_list(void **arg)
+{
+    struct tbed b;
+    struct err err = {0};
+    struct names n = {.max = 10};
+    struct tenant_info info;
+    char path[128];
+    (void)arg;
+    tbed_new(&b);
+    tbed_start(&b);
+    create(&b, "c");
+    create(&b, "a");
+    create(&b, "b");
+    snprintf(path, sizeof path, "%s/tenants/empty", b.data);
+    assert_int_equal(os_mkdirs(path, 0700, &err), RC_OK);
+    assert_int_equal(tenants_ops.list(b.ts, "", take_name, &n, &err), RC_OK);
+    assert_string_equal(n.text, "a b c ");
+    n = (struct names){.max = 1};
+    assert_int_equal(tenants_ops.list(b.ts, "aa", take_name, &n, &err), RC_TOO_BIG);
+    assert_string_equal(n.text, "b ");
+    tbed_sql(&b, "a", SETUP);
+    uint64_t txid = tbed_stored(&b, "a");
+    assert_int_equal(tenants_ops.info(b.ts, "a", &info, &err), RC_OK);
+    assert_true(info.open && info.bytes + info.wal_bytes > 0);
+    assert_int_equal(info.txid_stored, txid);
+    assert_int_equal(info.txid, txid);
+    assert_int_equal(tenants_ops.info(b.ts, "b", &info, &err), RC_OK);
+    assert_false(info.open);
+    assert_int_equal(tenants_ops.info(b.ts, "empty", &info, &err), RC_NOT_FOUND);
+    assert_int_equal(tenants_ops.checkpoint(b.ts, "a", &err), RC_OK);
+    assert_int_equal(tenants_ops.info(b.ts, "a", &info, &err), RC_OK);
+    assert_true(info.bytes >= 8192); /* the table is in the file */
+    tbed_stop_ok(&b);
+    tbed_free(&b);
+}
+
+static void test_remove(void **arg)
+{
+    struct tbed b;
+    struct err err = {0};
+    struct tenant *t;
+    (void)arg;
+    tbed_new(&b);
+    tbed_start(&b);
+    create(&b, "a");
+    tbed_sql(&b, "a", SETUP "; INSERT INTO t(v) VALUES(1)");
+    t = tbed_open(&b, "a");
+    assert_int_equal(tenants_ops.create(b.ts, "a", NULL, &err), RC_CONFLICT);
+    tenants_ops.release(b.ts, t);
+    assert_int_equal(tenants_ops.remove(b.ts, "a", true, &err), RC_OK);
+    assert_int_equal(tenants_ops.open(b.ts, "a", &t, &err), RC_NOT_FOUND);
+    assert_int_equal(tenants_ops.remove(b.ts, "a", true, &err), RC_NOT_FOUND);
+    assert_int_equal(tbed_entries(&b, "tmp"), 0);
+    assert_int_equal(tbed_log_int(&b, "a", 0, "SELECT v FROM t"), 1);
+    /* Again under that name: another database, whose log goes on behind the old one. */
+    create(&b, "a");
+    tbed_sql(&b, "a", "CREATE TABLE u(x); INSERT INTO u VALUES(5)");
+    uint64_t txid = tbed_stored(&b, "a");
+    assert_int_equal(tbed_log_int(&b, "a", txid, "SELECT x FROM u"), 5);
+    assert_int_equal(tbed_log_int(&b, "a", 1, "SELECT count(*) FROM sqlite_schema"), 1);
+    /* From the log of one that is gone. */
+    assert_int_equal(tenants_ops.remove(b.ts, "a", true, &err), RC_OK);
+    assert_int_equal(tenants_ops.fork(b.ts, "a", "back", NULL, &err), RC_OK);
+    assert_int_equal(tbed_int(&b, "back", "SELECT x FROM u"), 5);
+    create(&b, "a");
+    assert_int_equal(tenants_ops.remove(b.ts, "a", false, &err), RC_OK);
+    assert_false(tbed_exists(&b, "backup/a"));
+    assert_int_equal(tenants_ops.fork(b.ts, "a", "again", NULL, &err), RC_NOT_FOUND);
+    assert_int_equal(tbed_entries(&b, "tmp"), 0);
+    tbed_stop_ok(&b);
+    tbed_free(&b);
+}
+
+/* Who uses it keeps it; nobody gets it meanwhile. */
+static void *remove_it(void *arg)
+{
+    struct tbed *b = arg;
+    struct err err = {0};
+    assert_int_equal(tenants_ops.remove(b->ts, "a", false, &err), RC_OK);
+    return NULL;
+}
+
+static void test_remove_in_use(void **arg)
+{
+    struct tbed b;
+    struct err err = {0};
+    pthread_t thread;
+    struct tenant *t, *other;
+    (void)arg;
+    tbed_new(&b);
+    tbed_start(&b);
+    create(&b, "a");
+    t = tbed_open(&b, "a");
+    assert_int_equal(thr_start(&thread, "remove", remove_it, &b, &err), RC_OK);
+    WAIT_FOR((other = tenants_ops.peek(b.ts, "a")) == NULL ||
+             (tenants_ops.release(b.ts, other), false));
+    expect(tenants_ops.open(b.ts, "a", &other, &err), RC_BUSY, &err, "replaced or deleted");
+    tenants_ops.release(b.ts, t);
+    pthread_join(thread, NULL);
+    assert_int_equal(tenants_ops.open(b.ts, "a", &t, &err), RC_NOT_FOUND);
+    tbed_stop_ok(&b);
+    tbed_free(&b);
+}
+
+static void test_rename(void **arg)
+{
+    struct tbed b;
+    struct err err = {0};
+    struct tenant *t;
+    (void)arg;
+    tbed_new(&b);
+    tbed_start(&b);
+    create(&b, "a");
+    create(&b, "b");
+    tbed_sql(&b, "a", SETUP "; INSERT INTO t(v) VALUES(1)");
+    uint64_t first = tbed_stored(&b, "a");
+    expect(tenants_ops.rename(b.ts, "a", "b", &err), RC_CONFLICT, &err, "`b` already exists");
+    assert_int_equal(tenants_ops.rename(b.ts, "none", "x", &err), RC_NOT_FOUND);
+    assert_int_equal(tbed_int(&b, "a", "SELECT v FROM t"), 1);
+    assert_int_equal(tenants_ops.rename(b.ts, "a", "c", &err), RC_OK);
+    assert_int_equal(tenants_ops.open(b.ts, "a", &t, &err), RC_NOT_FOUND);
+    tbed_sql(&b, "c", "UPDATE t SET v=2");
+    uint64_t second = tbed_stored(&b, "c");
+    assert_int_equal(second, first + 1); /* the log moved along */
+    assert_int_equal(tbed_log_int(&b, "c", first, "SELECT v FROM t"), 1);
+    assert_int_equal(tbed_log_int(&b, "c", second, "SELECT v FROM t"), 2);
+    tbed_stop_ok(&b);
+    assert_int_equal(tbed_entries(&b, "open"), 0);
+    tbed_free(&b);
+}
+
+/* In another store the log stays, and a new one begins. */
+static void test_rename_store(void **arg)
+{
+    struct tbed b;
+    struct err err = {0};
+    char url[128];
+    (void)arg;
+    tbed_new(&b);
+    snprintf(url, sizeof url, "file://%s/store/", b.dir);
+    b.opts.store_url = url;
+    tbed_start(&b);
+    create(&b, "a");
+    tbed_sql(&b, "a", SETUP "; INSERT INTO t(v) VALUES(1)");
+    tbed_stored(&b, "a");
+    assert_int_equal(tenants_ops.rename(b.ts, "a", "c", &err), RC_OK);
+    tbed_sql(&b, "c", "UPDATE t SET v=2");
+    tbed_stored(&b, "c");
+    assert_false(tbed_exists(&b, "backup"));
+    assert_true(tbed_exists(&b, "../store/a/ltx/0"));
+    assert_true(tbed_exists(&b, "../store/c/ltx/0"));
+    assert_int_equal(tenants_ops.fork(b.ts, "a", "old", NULL, &err), RC_OK);
+    assert_int_equal(tbed_int(&b, "old", "SELECT v FROM t"), 1);
+    assert_int_equal(
+        tenants_ops.fork(b.ts, "c", "new", &(struct tenant_at){.time_ms = INT64_MAX}, &err), RC_OK);
+    assert_int_equal(tbed_int(&b, "new", "SELECT v FROM t"), 2);
+    assert_int_equal(tenants_ops.remove(b.ts, "c", false, &err), RC_OK);
+    assert_false(tbed_exists(&b, "../store/c/ltx/0/0000000000000001-0000000000000001.ltx"));
+    tbed_stop_ok(&b);
+    tbed_free(&b);
+}
+
+static void test_fork(void **arg)
+{
+    struct tbed b;
+    struct err err = {0};
+    char sql[80];
+    uint64_t txids[6];
+    int64_t times[6];
+    (void)arg;
+    tbed_new(&b);
+    tbed_start(&b);
+    const struct tenant_conf conf = {.jwt_key = "k", .block_reason = ""};
+    assert_int_equal(tenants_ops.create(b.ts, "a", &conf, &err), RC_OK);
+    tbed_sql(&b, "a", SETUP);
+    for (int i = 1; i < 6; i++) {
+        snprintf(sql, sizeof sql, "INSERT INTO t VALUES(%d,%d)", i, i);
+        tbed_sql(&b, "a", sql);
+        txids[i] = tbed_stored(&b, "a");
+        os_sleep_ms(3);
+        times[i] = os_now_ms();
+        os_sleep_ms(3);
+    }
+    /* Now: with what no log has yet, and a reader that keeps frames in the WAL. */
+    struct tenant *t = tbed_open(&b, "a");
+    tbed_sql(&b, "a", "INSERT INTO t VALUES(100,100)");
+    assert_int_equal(tenants_ops.fork(b.ts, "a", "now", NULL, &err), RC_OK);
+    assert_int_equal(tbed_int(&b, "now", "SELECT max(id) FROM t"), 100);
+    assert_int_equal(tbed_int(&b, "now",
+                              "SELECT count(*) FROM pragma_integrity_check WHERE "
+                              "integrity_check='ok'"),
+                     1);
+    struct tenant *f = tbed_open(&b, "now");
+    assert_string_equal(atomic_load(&f->conf)->jwt_key, "k");
+    tenants_ops.release(b.ts, f);
+    tenants_ops.release(b.ts, t);
+    for (int i = 1; i < 6; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "x%d", i);
+        assert_int_equal(
+            tenants_ops.fork(b.ts, "a", name, &(struct tenant_at){.txid = txids[i]}, &err), RC_OK);
+        assert_int_equal(tbed_int(&b, name, "SELECT max(id) FROM t"), i);
+        snprintf(name, sizeof name, "t%d", i);
+        assert_int_equal(
+            tenants_ops.fork(b.ts, "a", name, &(struct tenant_at){.time_ms = times[i]}, &err),
+            RC_OK);
+        assert_int_equal(tbed_int(&b, name, "SELECT max(id) FROM t"), i);
+    }
+    tbed_sql(&b, "x1", "INSERT INTO t VALUES(50,50)"); /* a log of its own */
+    assert_int_equal(tbed_log_int(&b, "x1", tbed_stored(&b, "x1"), "SELECT max(id) FROM t"), 50);
+    assert_int_equal(tbed_int(&b, "a", "SELECT max(id) FROM t"), 100);
+    expect(tenants_ops.fork(b.ts, "a", "x1", NULL, &err), RC_CONFLICT, &err, "already exists");
+    assert_int_equal(tenants_ops.fork(b.ts, "none", "y", NULL, &err), RC_NOT_FOUND);
+    assert_int_equal(tenants_ops.fork(b.ts, "a", "y", &(struct tenant_at){.txid = 9999}, &err),
+                     RC_NOT_FOUND);
+    assert_false(tbed_exists(&b, "tenants/y"));
+    create(&b, "fresh"); /* never used: there is no database yet */
+    assert_int_equal(tenants_ops.fork(b.ts, "fresh", "fresh2", NULL, &err), RC_OK);
+    assert_int_equal(tbed_int(&b, "fresh2", "SELECT count(*) FROM sqlite_schema"), 0);
+    assert_int_equal(tbed_entries(&b, "tmp"), 0);
+    tbed_stop_ok(&b);
+    tbed_free(&b);
+}
+
+static void test_rewind(void **arg)
+{
+    struct tbed b;
+    struct err err = {0};
+    (void)arg;
+    tbed_new(&b);
+    tbed_start(&b);
+    create(&b, "a");
+    tbed_sql(&b, "a", SETUP "; INSERT INTO t VALUES(1,1)");
+    uint64_t first = tbed_stored(&b, "a");
+    tbed_sql(&b, "a",
+             "WITH RECURSIVE c(i) AS (VALUES(2) UNION ALL SELECT i+1 FROM c WHERE i<500)"
+             " INSERT INTO t SELECT i, randomblob(300) FROM c");
+    uint64_t second = tbed_stored(&b, "a");
+    tbed_sql(&b, "a", "DELETE FROM t WHERE id<300; INSERT INTO t VALUES(1000,1)");
+    /* What no log has yet must be in it before it is gone. */
+    assert_int_equal(tenants_ops.rewind(b.ts, "a", &(struct tenant_at){.txid = first}, &err),
+                     RC_OK);
+    assert_int_equal(tbed_int(&b, "a", "SELECT count(*) FROM t"), 1);
+    uint64_t third = tbed_stored(&b, "a");
+    assert_int_equal(tbed_log_int(&b, "a", third, "SELECT count(*) FROM t"), 1);
+    assert_int_equal(third, second + 2); /* one transaction for what was, one for what is */
+    assert_int_equal(tbed_log_int(&b, "a", second, "SELECT count(*) FROM t"), 500);
+    assert_int_equal(tbed_log_int(&b, "a", second + 1, "SELECT max(id) FROM t"), 1000);
+    assert_int_equal(tbed_log_int(&b, "a", first, "SELECT count(*) FROM t"), 1);
+    /* Forth again. */
+    assert_int_equal(tenants_ops.rewind(b.ts, "a", &(struct tenant_at){.txid = second}, &err),
+                     RC_OK);
+    assert_int_equal(tbed_int(&b, "a", "SELECT count(*) FROM t"), 500);
+    tbed_sql(&b, "a", "INSERT INTO t VALUES(2000,1)");
+    assert_int_equal(tbed_log_int(&b, "a", tbed_stored(&b, "a"), "SELECT count(*) FROM t"), 501);
+    assert_int_equal(tenants_ops.rewind(b.ts, "a", &(struct tenant_at){.txid = 9999}, &err),
+                     RC_NOT_FOUND);
+    assert_int_equal(tenants_ops.rewind(b.ts, "none", &(struct tenant_at){.txid = 1}, &err),
+                     RC_NOT_FOUND);
+    assert_int_equal(tbed_int(&b, "a", "SELECT count(*) FROM t"), 501);
+    assert_int_equal(tbed_entries(&b, "tmp"), 0);
+    tbed_stop_ok(&b);
+    tbed_free(&b);
+}
+
+static void make_db(const char *path, const char *sql)
+{
+    sqlite3 *db;
+    char *msg = NULL;
+    unlink(path);
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    if (sqlite3_exec(db, sql, NULL, NULL, &msg) != SQLITE_OK) fail_msg("%s", msg);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+}
+
+static void test_import_file(void **arg)
+{
+    struct tbed b;
+    struct err err = {0};
+    char path[128];
+    (void)arg;
+    tbed_new(&b);
+    tbed_start(&b);
+    snprintf(path, sizeof path, "%s/in.db", b.dir);
+    make_db(path, "PRAGMA page_size=512; " SETUP "; INSERT INTO t(v) VALUES(3)");
+    assert_int_equal(tenants_ops.import(b.ts, "a", NULL, path, false, &err), RC_OK);
+    assert_int_not_equal(access(path, F_OK), 0);
+    assert_int_equal(tbed_int(&b, "a", "SELECT v FROM t"), 3);
+    assert_int_equal(tbed_log_int(&b, "a", tbed_stored(&b, "a"), "SELECT v FROM t"), 3);
+    make_db(path, SETUP);
+    expect(tenants_ops.import(b.ts, "a", NULL, path, false, &err), RC_CONFLICT, &err, "exists");
+    assert_int_not_equal(access(path, F_OK), 0);
+    make_db(path, "PRAGMA encoding='UTF-16'; " SETUP);
+    expect(tenants_ops.import(b.ts, "x", NULL, path, false, &err), RC_INVALID, &err, "UTF-16");
+    write_file(path, "CREATE TABLE t(x);");
+    expect(tenants_ops.import(b.ts, "x", NULL, path, false, &err), RC_INVALID, &err,
+           "not a SQLite database");
+    make_db(path, SETUP "; INSERT INTO t(v) VALUES(randomblob(20000)); CREATE INDEX i ON t(v)");
+    FILE *f = fopen(path, "r+");
+    assert_non_null(f);
+    assert_int_equal(fseek(f, 4096 + 20, SEEK_SET), 0);
+    for (int i = 0; i < 4000; i++)
+        fputc(0xa5, f);
+    assert_int_equal(fclose(f), 0);
+    assert_int_equal(tenants_ops.import(b.ts, "x", NULL, path, false, &err), RC_INVALID);
+    assert_false(tbed_exists(&b, "tenants/x"));
+    assert_int_equal(tbed_entries(&b, "tmp"), 0);
+    tbed_stop_ok(&b);
+    tbed_free(&b);
+}
+
+static void test_import_dump(void **arg)
+{
+    struct tbed b;
+    struct err err = {0};
+    char path[128];
+    (void)arg;
+    tbed_new(&b);
+    tbed_start(&b);
+    snprintf(path, sizeof path, "%s/in.sql", b.dir);
+    write_file(path, "PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;\n"
+                     "CREATE TABLE c(p REFERENCES p(id));\nINSERT INTO c VALUES('a;\n;b');\n"
+                     "CREATE TABLE p(id);\n-- a comment;\n"
+                     "CREATE TRIGGER g AFTER INSERT ON p BEGIN\n DELETE FROM c;\n SELECT 1; END;\n"
+                     "COMMIT");
+    if (tenants_ops.import(b.ts, "a", NULL, path, true, &err) != RC_OK) fail_msg("%s", err.text);
+    assert_int_equal(tbed_int(&b, "a", "SELECT length(p) FROM c"), 5);
+    assert_int_equal(tbed_int(&b, "a", "SELECT count(*) FROM sqlite_schema"), 3);
+    assert_int_equal(tbed_log_int(&b, "a", tbed_stored(&b, "a"), "SELECT length(p) FROM c"), 5);
+    static const struct {
+        const char *text, *what;
+    } bad[] = {
+        {"CREATE TABLE t(x);\n\n\nINSERT INTO\n nowhere VALUES(1);\n", "line 4: "},
+        {"CREATE TABLE t(x);\nINSERT INTO t VALUES(1);\nATTACH '/etc/passwd' AS p;\n", "line 3: "},
+        {"BEGIN;\nCREATE TABLE t(x);\n", "does not end its transaction"},
+        {"CREATE TABLE t(x UNIQUE);\nINSERT INTO t VALUES(1);\nINSERT INTO t VALUES(1);\n",
+         "line 3: "},
+        {"CREATE TABLE t(x);\nINSERT INTO t VALUES('", "line 2: "},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        write_file(path, bad[i].text);
+        expect(tenants_ops.import(b.ts, "x", NULL, path, true, &err), RC_INVALID, &err,
+               bad[i].what);
+        assert_false(tbed_exists(&b, "tenants/x"));
+    }
+    /* Many statements, over the size of what is read at once. */
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fputs("BEGIN;CREATE TABLE t(id INTEGER PRIMARY KEY, v);\n", f);
+    for (int i = 0; i < 30000; i++)
+        fprintf(f, "INSERT INTO t VALUES(%d,'some; text\n of row %d');%s", i, i,
+                i % 3 != 0 ? "\n" : " ");
+    fputs("COMMIT;\n", f);
+    assert_int_equal(fclose(f), 0);
+    if (tenants_ops.import(b.ts, "big", NULL, path, true, &err) != RC_OK) fail_msg("%s", err.text);
+    assert_int_equal(
+        tbed_int(&b, "big", "SELECT count(*) FROM t WHERE v='some; text\n of row '||id"), 30000);
+    tbed_stop_ok(&b);
+    tbed_free(&b);
+}
+
+struct image {
+    FILE *f;
+    size_t size;
+};
+
+static enum rc take_image(void *ctx, const void *data, size_t size, struct err *err)
+{
+    struct image *im = ctx;
+    (void)err;
+    assert_int_equal(fwrite(data, 1, size, im->f), size);
+    im->size += size;
+    return RC_OK;
+}
+
+struct writer {
+    struct tbed *b;
+    atomic_bool stop;
+    int rows;
+};
+
+/* Always two rows with one value. */
+static void *write_pairs(void *arg)
+{
+    struct writer *w = arg;
+    while (!atomic_load(&w->stop)) {
+        tbed_sql(w->b, "a",
+                 "BEGIN; INSERT INTO t(v) VALUES(1); INSERT INTO t(v) VALUES(-1);"
+                 "UPDATE t SET v=v+1 WHERE id%7=0 AND v>0;"
+                 "UPDATE t SET v=v-1 WHERE id IN (SELECT id-1 FROM t WHERE id%7=0 AND "
+                 "v>0) ; COMMIT");
+        w->rows++;
+    }
+    return NULL;
+}
+
+static void test_image(void **arg)
+{
+    struct tbed b;
+    struct err err = {0};
+    struct writer w = {.b = &b};
+    pthread_t thread;
+    char path[128];
+    sqlite3 *db;
+    sqlite3_stmt *st;
+    (void)arg;
+    tbed_new(&b);
+    b.opts.full_sync = false;
+    tbed_start(&b);
+    create(&b, "a");
+    tbed_sql(&b, "a", SETUP);
+    snprintf(path, sizeof path, "%s/image.db", b.dir);
+    assert_int_equal(thr_start(&thread, "pairs", write_pairs, &w, &err), RC_OK);
+    for (int i = 0; i < 20; i++) {
+        struct image im = {.f = fopen(path, "w")};
+        os_sleep_ms(10);
+        assert_non_null(im.f);
+        if (tenants_ops.image(b.ts, "a", take_image, &im, &err) != RC_OK) fail_msg("%s", err.text);
+        assert_int_equal(fclose(im.f), 0);
+        assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+        assert_int_equal(sqlite3_prepare_v2(db,
+                                            "SELECT count(*)%2, integrity_check FROM t, "
+                                            "pragma_integrity_check",
+                                            -1, &st, NULL),
+                         SQLITE_OK);
+        assert_int_equal(sqlite3_step(st), SQLITE_ROW);
+        assert_int_equal(sqlite3_column_int(st, 0), 0);
+        if (sqlite3_column_text(st, 1) != NULL)
+            assert_string_equal((const char *)sqlite3_column_text(st, 1), "ok");
+        sqlite3_finalize(st);
+        assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    }
+    atomic_store(&w.stop, true);
+    pthread_join(thread, NULL);
+    assert_true(w.rows > 20);
+    assert_int_equal(tbed_entries(&b, "tmp"), 0);
+    tbed_stop_ok(&b);
+    tbed_free(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_open),
-        cmocka_unit_test(test_lock),
-        cmocka_unit_test(test_wait),
+        cmocka_unit_test(test_open),          cmocka_unit_test(test_lock),
+        cmocka_unit_test(test_wait),          cmocka_unit_test(test_configure),
+        cmocka_unit_test(test_list),          cmocka_unit_test(test_remove),
+        cmocka_unit_test(test_remove_in_use), cmocka_unit_test(test_rename),
+        cmocka_unit_test(test_rename_store),  cmocka_unit_test(test_fork),
+        cmocka_unit_test(test_rewind),        cmocka_unit_test(test_import_file),
+        cmocka_unit_test(test_import_dump),   cmocka_unit_test(test_image),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

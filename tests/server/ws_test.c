@@ -495,6 +495,13 @@ static void test_close(void **state)
     ws_resume(dead);
     ws_unref(dead);
 
+    side_start(&s, h, true); /* a reason that would break the close */
+    ws_close(s.conn, 1011, "what \xff");
+    peer_expect(&s.peer, CLOSE, "\x03\xf3", 2);
+    peer_send(&s.peer, CLOSE, "\x03\xf3", 2);
+    peer_expect_end(&s.peer);
+    side_fini(&s);
+
     side_start(&s, h, true); /* a paused connection can be closed */
     ws_pause(s.conn);
     peer_send(&s.peer, TEXT, "not wanted", 10);

@@ -20,7 +20,7 @@
 
 #define STREAMS 5
 #define STEPS   3000
-#define ROUNDS  6
+#define ROUNDS  12
 #define KEYS    12
 
 static const char *const schema =
@@ -57,7 +57,7 @@ struct world {
     pthread_mutex_t lock;
     pthread_cond_t cond;
     unsigned done_count, handled;
-    unsigned waits, lones, failures, busy; /* what the history met */
+    unsigned waits, lones, failures, busy, forgiven; /* what the history met */
 };
 struct answer {
     struct sql_error error; /* code "" when it went well */
@@ -223,17 +223,50 @@ static bool model_step(struct actor *a, const char *sql, const char **ret_tail, 
     return code == SQLITE_DONE;
 }
 
+static void leave(struct actor *a)
+{
+    sql_stream_end(&a->client.s);
+    sqlite3_close(a->model);
+    a->model = open_model(a->world);
+    a->model_reads = false;
+}
+
+/* Two differences are allowed. A statement that is kept from before may be refused for writing
+ * where its table is gone, which shows when it is prepared again. And a write that failed and was
+ * undone may leave pages to its group's commit, written as they were before: then a snapshot is
+ * older than the newest commit, though nothing has changed. */
+static bool forgiven(struct actor *a, enum rc rc, const struct answer *want)
+{
+    const struct sql_error *e = &a->client.sql_err;
+    if (rc == RC_OK) return false;
+    if (strcmp(e->code, "SQLITE_READONLY") == 0 && a->model_reads && want->error.code[0] != '\0')
+        return true;
+    if (strcmp(e->extended, "SQLITE_BUSY_SNAPSHOT") != 0) return false;
+    if (strcmp(want->error.extended, e->extended) == 0) return false;
+    assert_false(sqlite3_get_autocommit(a->model));
+    leave(a);
+    a->world->forgiven++;
+    return true;
+}
+
 static void compare(struct actor *a, enum rc rc)
 {
     struct answer want = {0};
     struct client *c = &a->client;
     struct err err;
     const char *at = a->sql;
+    bool stale = rc != RC_OK && strcmp(c->sql_err.extended, "SQLITE_BUSY_SNAPSHOT") == 0;
     while (model_step(a, at, &at, &want) && a->script && *at != '\0') {
+        /* Here, at the latest, the stream was stopped. */
+        if (stale && sqlite3_txn_state(a->model, "main") == SQLITE_TXN_WRITE) break;
     }
     if (a->script) buf_reset(&want.rows);
     assert_int_equal(buf_append(&want.rows, "", 1, &err), RC_OK);
     const char *code = rc == RC_OK ? "" : c->sql_err.code;
+    if (forgiven(a, rc, &want)) {
+        buf_fini(&want.rows);
+        return;
+    }
     if (strcmp(code, want.error.code) != 0 ||
         (rc != RC_OK && strcmp(c->sql_err.extended, want.error.extended) != 0))
         fail_msg("'%s': %s %s (%s), not %s %s (%s)", a->sql, code, c->sql_err.extended, c->err.text,
@@ -389,10 +422,7 @@ static void step(struct world *w)
     }
     if (a->wait != WAIT_NOT) return;
     if (roll(w, 60) == 0) {
-        sql_stream_end(&a->client.s);
-        sqlite3_close(a->model);
-        a->model = open_model(w);
-        a->model_reads = false;
+        leave(a);
         return;
     }
     plan(w, a);
@@ -447,10 +477,7 @@ static void end(struct world *w)
         for (int j = 0; j < STREAMS; j++) {
             struct actor *a = &w->actors[j];
             if (a->wait != WAIT_NOT) continue;
-            sql_stream_end(&a->client.s);
-            sqlite3_close(a->model);
-            a->model = open_model(w);
-            a->model_reads = false;
+            leave(a);
         }
         come_to_rest(w);
     }
@@ -471,6 +498,7 @@ static void test_model(void **state)
     (void)state;
     static struct world w;
     uint64_t seed = bed_seed();
+    unsigned waits = 0, lones = 0, failures = 0, busy = 0, pardons = 0;
     for (int round = 0; round < ROUNDS; round++) {
         begin(&w, bed_random(&seed));
         for (int i = 0; i < STEPS; i++) {
@@ -479,11 +507,14 @@ static void test_model(void **state)
             if (i % 100 == 0) compare_databases(&w);
         }
         end(&w);
-        /* A history in which nothing happens proves nothing. */
-        assert_true(w.waits > 100 && w.lones > 100 && w.failures > 100 && w.busy > 3);
+        waits += w.waits, lones += w.lones, failures += w.failures, busy += w.busy;
+        pardons += w.forgiven;
     }
-    printf("%u waits, %u lone writes, %u failures, %u stale\n", w.waits, w.lones, w.failures,
-           w.busy);
+    printf("%u waits, %u lone writes, %u failures, %u stale, %u forgiven\n", waits, lones, failures,
+           busy, pardons);
+    /* A history in which nothing happens proves nothing. */
+    assert_true(waits > 500 && lones > 500 && failures > 500 && busy > 20);
+    assert_true(pardons * 10 < busy);
 }
 
 int main(void)

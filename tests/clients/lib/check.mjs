@@ -15,7 +15,7 @@ export function skip(reason) {
 export async function runChecks(title, checks, { only, after } = {}) {
     const count = { passed: 0, failed: 0, skipped: 0, known: 0 };
     let number = 0;
-    const print = (ok, text) => console.log(`${ok ? 'ok' : 'not ok'} ${++number} - ${text}`);
+    const print = (ok, text) => console.log(visible(`${ok ? 'ok' : 'not ok'} ${++number} - ${text}`));
     console.log(`# ${title}`);
     for (const [name, fn, known] of checks) {
         if (only && !name.includes(only)) continue;
@@ -38,7 +38,7 @@ export async function runChecks(title, checks, { only, after } = {}) {
             } else {
                 count.failed++;
                 print(false, name);
-                console.log(indent(error.stack ?? String(error)));
+                console.log(visible(indent(error.stack ?? String(error))));
             }
         }
     }
@@ -55,6 +55,11 @@ function limited(fn, name) {
         timer = setTimeout(() => reject(new Error(`${name}: no end after 60 s`)), 60000);
     });
     return Promise.race([Promise.resolve().then(fn), late]).finally(() => clearTimeout(timer));
+}
+
+/* Control characters, which SQL may have, as text. */
+function visible(text) {
+    return text.replace(/[\x00-\x09\x0b-\x1f]/g, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`);
 }
 
 function oneLine(text) {
