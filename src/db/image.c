@@ -11,6 +11,7 @@
 #include "db/source.h"
 
 #define BUSY_MS     10000
+#define HOLD_TRIES  200
 #define CHUNK_SIZE  (1u << 20)
 #define HEADER_SIZE 100 /* of a database */
 
@@ -26,7 +27,6 @@ struct image {
 };
 
 static enum rc begin(struct image *im, const char *path, struct err *err);
-static enum rc begin_locked(struct image *im, struct err *err);
 static enum rc collect(struct image *im, struct err *err);
 static int ref_order(const void *a, const void *b);
 static void end(struct image *im);
@@ -94,28 +94,32 @@ enum rc image_adopt(const char *path, struct err *err)
     return rc == RC_OK ? RC_OK : err->rc;
 }
 
+/*
+ * A hold of which we know where it stands. Without the write lock, which a busy application hardly
+ * leaves to others: if the wal-index shows the same commit before and after the hold began, it
+ * began there. A checkpoint in between does no harm: what it has copied is in the file for good,
+ * and it copies nothing newer while the hold lasts.
+ */
 static enum rc begin(struct image *im, const char *path, struct err *err)
 {
     const struct source_opts opts = {.busy_timeout_ms = BUSY_MS};
+    struct wal_index before;
     TRY(source_open(path, &opts, &im->src, err));
     im->page_size = source_page_size(im->src);
-    TRY(source_lock(im->src, err));
-    enum rc rc = begin_locked(im, err);
+    for (int i = 0; i < HOLD_TRIES; i++) {
+        TRY(source_index(im->src, &before, err));
+        TRY(source_hold(im->src, err));
+        TRY(source_index(im->src, &im->x, err));
+        if (before.change == im->x.change && before.salt1 == im->x.salt1 &&
+            before.salt2 == im->x.salt2 && before.frame_max == im->x.frame_max)
+            return collect(im, err);
+        source_unhold(im->src);
+    }
+    TRY(source_lock(im->src, err)); /* nothing moves */
+    enum rc rc = source_hold(im->src, err);
+    if (rc == RC_OK) rc = source_index(im->src, &im->x, err);
     source_unlock(im->src);
     return rc == RC_OK ? collect(im, err) : rc;
-}
-
-/* Under the write lock nothing moves between the hold and the look at the wal-index. */
-static enum rc begin_locked(struct image *im, struct err *err)
-{
-    uint64_t size;
-    TRY(source_hold(im->src, err));
-    TRY(source_index(im->src, &im->x, err));
-    im->page_count = im->x.page_count;
-    if (im->x.frame_max > 0 && im->x.page_count > 0) return RC_OK;
-    TRY(source_db_size(im->src, &size, err));
-    im->page_count = (uint32_t)(size / im->page_size);
-    return RC_OK;
 }
 
 /* With everything in the database file, and a hold that keeps it so, the WAL does not matter: it
@@ -123,6 +127,12 @@ static enum rc begin_locked(struct image *im, struct err *err)
 static enum rc collect(struct image *im, struct err *err)
 {
     const struct wal_index *x = &im->x;
+    uint64_t size;
+    im->page_count = x->page_count;
+    if (x->frame_max == 0 || x->page_count == 0) {
+        TRY(source_db_size(im->src, &size, err));
+        im->page_count = (uint32_t)(size / im->page_size);
+    }
     if (x->backfill == x->frame_max) return RC_OK;
     im->refs = mem_alloc((size_t)x->frame_max * sizeof *im->refs);
     if (im->refs == NULL) return err_mem(err, "the frames of a WAL");

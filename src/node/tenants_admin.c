@@ -321,11 +321,11 @@ static enum rc run_statement(struct dump *d, const char *sql, size_t size, struc
         blank++;
     enum rc rc = sql_conn_script(d->conn, d->call, &limits, sql, size, &sql_err, err);
     if (rc != RC_OK) {
-        size_t at =
-            sql_err.offset >= 0 && (size_t)sql_err.offset < size ? (size_t)sql_err.offset : blank;
+        size_t at = sql_err.offset < 0 ? 0 : (size_t)sql_err.offset;
+        if (at < blank || at > size) at = blank;
+        if (rc == RC_INVALID) err_set(err, rc, "%s", sql_err.message);
         uint64_t line = d->line + count_lines(sql, at);
-        return err_set(err, rc, "line %llu: %s", (unsigned long long)line,
-                       rc == RC_INVALID ? sql_err.message : err->text);
+        return err_wrap(err, "line %llu", (unsigned long long)line);
     }
     d->line += count_lines(sql, size);
     return RC_OK;

@@ -135,7 +135,8 @@ static void start(struct ask *a, const struct hrana_request *requests, size_t co
     x->gone = http_gone(a->http);
     x->done = done;
     x->ctx = a;
-    x->sync = false;
+    const char *durability = http_header(a->http, "x-sluice-durability");
+    x->sync = durability != NULL && strcmp(durability, "sync") == 0;
     exec_begin(x);
 }
 

@@ -10,6 +10,7 @@ static enum next batch(struct exec *x, const struct hrana_batch *b);
 static enum rc batch_begin(struct exec *x, const struct hrana_batch *b, struct err *err);
 static enum next batch_end(struct exec *x);
 static void next_request(struct exec *x);
+static bool wait_is_over(struct exec *x, int64_t now_ms);
 static void run_job(struct crew_job *job);
 static void finish(struct exec *x);
 static void stored_durably(struct tenant_wait *w, enum rc rc, const struct err *err);
@@ -32,24 +33,41 @@ void exec_env_fini(struct exec_env *env)
 void exec_env_tick(struct exec_env *env)
 {
     int64_t now = os_mono_ms();
-    struct exec *denied = NULL;
+    struct exec *over = NULL;
     thr_lock(&env->lock);
     for (struct exec *x = env->waiting, *next; x != NULL; x = next) {
         next = x->next;
-        bool gone = x->gone != NULL && atomic_load(x->gone);
-        if ((now < x->wait_until_ms && !gone) || !sql_stream_unask(&x->ses->stream)) continue;
-        *x->prev_next = next;
-        if (next != NULL) next->prev_next = x->prev_next;
-        x->prev_next = NULL;
-        x->denied = true;
-        x->next = denied;
-        denied = x;
+        if (!wait_is_over(x, now)) continue;
+        exec_unlist(x);
+        x->next = over;
+        over = x;
     }
     thr_unlock(&env->lock);
-    for (struct exec *x = denied, *next; x != NULL; x = next) {
+    for (struct exec *x = over, *next; x != NULL; x = next) {
         next = x->next;
         exec_to_work(x);
     }
+}
+
+void exec_list(struct exec *x)
+{
+    struct exec_env *env = x->env;
+    x->wait_since_ms = os_mono_ms();
+    x->wait_until_ms = x->wait_since_ms + env->turn_ms;
+    thr_lock(&env->lock);
+    x->next = env->waiting;
+    if (x->next != NULL) x->next->prev_next = &x->next;
+    env->waiting = x;
+    x->prev_next = &env->waiting;
+    thr_unlock(&env->lock);
+}
+
+void exec_unlist(struct exec *x)
+{
+    if (x->prev_next == NULL) return;
+    *x->prev_next = x->next;
+    if (x->next != NULL) x->next->prev_next = x->prev_next;
+    x->prev_next = NULL;
 }
 
 void exec_begin(struct exec *x)
@@ -61,7 +79,13 @@ void exec_begin(struct exec *x)
     x->sync |= conf->sync;
     x->job.run = run_job;
     x->here = true;
-    exec_run(x);
+    for (size_t i = 0; i < x->count; i++)
+        if (x->requests[i].replication_index > x->wait_index)
+            x->wait_index = x->requests[i].replication_index;
+    if (x->wait_index > x->env->ops->index(x->ses->tenant))
+        exec_list(x);
+    else
+        exec_run(x);
 }
 
 void exec_run(struct exec *x)
@@ -277,6 +301,23 @@ static enum next batch_end(struct exec *x)
 
 /* ---- From thread to thread ---- */
 
+/* Under env->lock. What it has waited for came, or its time is over, or its client has gone. */
+static bool wait_is_over(struct exec *x, int64_t now_ms)
+{
+    bool late = now_ms >= x->wait_until_ms || (x->gone != NULL && atomic_load(x->gone));
+    if (x->wait_index == 0) {
+        if (!late || !sql_stream_unask(&x->ses->stream)) return false;
+        x->denied = true;
+        return true;
+    }
+    if (x->env->ops->index(x->ses->tenant) >= x->wait_index) return true;
+    if (!late) return false;
+    x->rc = err_set(&x->err, RC_CANCELED, "transaction %llu has not come",
+                    (unsigned long long)x->wait_index);
+    sql_error_own(&x->sql_err, "REPLICATION_INDEX_TIMEOUT", "%s", x->err.text);
+    return true;
+}
+
 static void next_request(struct exec *x)
 {
     x->at++;
@@ -288,8 +329,12 @@ static void run_job(struct crew_job *job)
 {
     struct exec *x = (struct exec *)((char *)job - offsetof(struct exec, job));
     x->here = false;
+    x->wait_index = 0;
     __atomic_fetch_add(&x->env->moved, 1, __ATOMIC_RELAXED);
-    exec_run(x);
+    if (x->rc == RC_OK)
+        exec_run(x);
+    else
+        finish(x);
 }
 
 static void finish(struct exec *x)

@@ -36,7 +36,7 @@ struct exec_env { /* what all executions share */
     void *note_ctx;
 
     pthread_mutex_t lock;
-    struct exec *waiting;             /* [lock] for a turn */
+    struct exec *waiting;             /* [lock] for a turn, or for a transaction to come */
     uint64_t turn_waits, here, moved; /* counts; relaxed */
 };
 void exec_env_init(struct exec_env *env);
@@ -72,6 +72,7 @@ struct exec {
     struct crew_job job;
     struct exec *next, **prev_next; /* in env->waiting */
     int64_t wait_until_ms, wait_since_ms;
+    uint64_t wait_index; /* not for a turn, but until the tenant is as far as this */
     struct sql_write write;
     struct tenant_wait wait;
     size_t at, step;

@@ -31,6 +31,9 @@ void exec_run(struct exec *x);
  * left is a trifle. */
 void exec_resume(struct exec *x, enum next next);
 void exec_to_work(struct exec *x);
+/* In and out of the list of those who wait; out: under env->lock, no longer in it is fine. */
+void exec_list(struct exec *x);
+void exec_unlist(struct exec *x);
 /* What cannot be told to the client in its result. */
 enum next exec_fail(struct exec *x, enum rc rc, const struct err *err);
 

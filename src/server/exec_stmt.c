@@ -303,16 +303,8 @@ static enum next own(struct exec *x, const struct hrana_stmt *st)
 
 static enum next ask_turn(struct exec *x)
 {
-    struct exec_env *env = x->env;
-    x->wait_since_ms = os_mono_ms();
-    x->wait_until_ms = x->wait_since_ms + env->turn_ms;
-    thr_lock(&env->lock);
-    env->turn_waits++;
-    x->next = env->waiting;
-    if (x->next != NULL) x->next->prev_next = &x->next;
-    env->waiting = x;
-    x->prev_next = &env->waiting;
-    thr_unlock(&env->lock);
+    __atomic_fetch_add(&x->env->turn_waits, 1, __ATOMIC_RELAXED);
+    exec_list(x);
     sql_stream_ask(&x->ses->stream, granted, x);
     return NEXT_WAIT;
 }
@@ -320,14 +312,9 @@ static enum next ask_turn(struct exec *x)
 static void granted(void *ctx)
 {
     struct exec *x = ctx;
-    struct exec_env *env = x->env;
-    thr_lock(&env->lock);
-    if (x->prev_next != NULL) {
-        *x->prev_next = x->next;
-        if (x->next != NULL) x->next->prev_next = x->prev_next;
-        x->prev_next = NULL;
-    }
-    thr_unlock(&env->lock);
+    thr_lock(&x->env->lock);
+    exec_unlist(x);
+    thr_unlock(&x->env->lock);
     exec_to_work(x);
 }
 

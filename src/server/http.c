@@ -36,7 +36,7 @@ struct framing {
 };
 
 static enum rc fill_opts(struct http_server *s, const struct http_opts *opts, struct err *err);
-static enum rc start_daemon(struct http_server *s, int fd, struct err *err);
+static enum rc start_daemon(struct http_server *s, struct err *err);
 static void server_free(struct http_server *s);
 static bool stop_waits(struct http_server *s, bool for_sending);
 static void conn_event(void *cls, struct MHD_Connection *mhd, void **ctx,
@@ -63,7 +63,6 @@ static void completed(void *cls, struct MHD_Connection *mhd, void **ctx,
 enum rc http_server_start(const struct http_opts *opts, struct http_server **ret_s, struct err *err)
 {
     struct http_server *s = mem_calloc(1, sizeof *s);
-    int fd = -1;
     if (s == NULL) return err_mem(err, "the HTTP server");
     s->bell_fd = s->listen_fd = -1;
     pthread_mutex_init(&s->zip_lock, NULL);
@@ -73,15 +72,15 @@ enum rc http_server_start(const struct http_opts *opts, struct http_server **ret
     enum rc rc = fill_opts(s, opts, err);
     if (rc == RC_OK && opts->tls_cert != NULL)
         rc = http__tls_new(s->opts.tls_cert, s->opts.tls_key, &s->tls, err);
-    if (rc == RC_OK) rc = http__listen(s, &fd, err);
+    if (rc == RC_OK) rc = http__listen(s, &s->listen_fd, err);
     if (rc == RC_OK) rc = http__watch_start(s, err);
-    if (rc == RC_OK) rc = start_daemon(s, fd, err);
-    if (rc == RC_OK) {
+    if (rc == RC_OK) rc = start_daemon(s, err);
+    /* On failure the caller keeps what he gave. */
+    if (rc != RC_OK && opts->listen_fd >= 0) s->listen_fd = -1;
+    if (rc == RC_OK)
         *ret_s = s;
-        return RC_OK;
-    }
-    if (opts->listen_fd < 0) os_close(fd);
-    server_free(s);
+    else
+        server_free(s);
     return rc;
 }
 
@@ -89,10 +88,11 @@ void http_server_quiesce(struct http_server *s)
 {
     struct err ignored;
     if (atomic_exchange(&s->quiesced, true)) return;
+    if (s->front != NULL) http__front_quiesce(s->front);
     /* The loops may just be accepting: the descriptor is closed when they have ended. A socket that
      * was handed over has another owner, and its connections wait for the next server. */
-    s->listen_fd = MHD_quiesce_daemon(s->daemon);
-    if (s->opts.listen_fd < 0 && s->listen_fd >= 0) (void)shutdown(s->listen_fd, SHUT_RDWR);
+    (void)MHD_quiesce_daemon(s->daemon);
+    if (s->opts.listen_fd < 0) (void)shutdown(s->listen_fd, SHUT_RDWR);
     if (s->unix_path != NULL) (void)!os_unlink(s->unix_path, &ignored);
 }
 
@@ -114,8 +114,6 @@ void http_server_stop(struct http_server *s)
         os_sleep_ms(STOP_SLICE_MS);
     for (int64_t end = os_mono_ms() + SEND_MS; stop_waits(s, true) && os_mono_ms() < end;)
         os_sleep_ms(STOP_SLICE_MS);
-    http__watch_stop(s);
-    MHD_stop_daemon(s->daemon);
     server_free(s);
 }
 
@@ -225,12 +223,6 @@ void http__conn_unref(struct http_conn *c)
     mem_free(c);
 }
 
-struct http_tls *http__tls_of(void *connection)
-{
-    struct http_conn *c = conn_of(connection);
-    return c == NULL ? NULL : c->server->tls;
-}
-
 static enum rc fill_opts(struct http_server *s, const struct http_opts *opts, struct err *err)
 {
     struct http_opts *o = &s->opts;
@@ -256,7 +248,7 @@ static enum rc fill_opts(struct http_server *s, const struct http_opts *opts, st
     return RC_OK;
 }
 
-static enum rc start_daemon(struct http_server *s, int fd, struct err *err)
+static enum rc start_daemon(struct http_server *s, struct err *err)
 {
     const struct http_opts *o = &s->opts;
     size_t more = o->head_max / 2 > POOL_MORE ? o->head_max / 2 : POOL_MORE;
@@ -264,29 +256,31 @@ static enum rc start_daemon(struct http_server *s, int fd, struct err *err)
         MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_ALLOW_UPGRADE | MHD_USE_ITC;
     struct MHD_OptionItem items[8];
     size_t n = 0;
+    if (s->tls != NULL)
+        flags |= MHD_USE_NO_LISTEN_SOCKET;
+    else
+        items[n++] = (struct MHD_OptionItem){MHD_OPTION_LISTEN_SOCKET, s->listen_fd, NULL};
     if (o->threads > 1)
         items[n++] = (struct MHD_OptionItem){MHD_OPTION_THREAD_POOL_SIZE, o->threads, NULL};
     if (o->conn_max_per_ip > 0)
         items[n++] =
             (struct MHD_OptionItem){MHD_OPTION_PER_IP_CONNECTION_LIMIT, o->conn_max_per_ip, NULL};
-    if (s->tls != NULL) {
-        flags |= MHD_USE_TLS;
-        items[n++] =
-            (struct MHD_OptionItem){MHD_OPTION_HTTPS_CERT_CALLBACK, 0, http__tls_callback()};
-    }
     items[n] = (struct MHD_OptionItem){MHD_OPTION_END, 0, NULL};
     /* Signals belong to the program's main thread, not to the loops. */
     sigset_t all, old;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
     s->daemon = MHD_start_daemon(
-        flags, 0, NULL, NULL, take, s, MHD_OPTION_LISTEN_SOCKET, fd,
-        MHD_OPTION_CONNECTION_MEMORY_LIMIT, o->head_max + more, MHD_OPTION_CONNECTION_LIMIT,
-        o->conn_max, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)((o->idle_ms + 999) / 1000),
-        MHD_OPTION_NOTIFY_COMPLETED, completed, s, MHD_OPTION_NOTIFY_CONNECTION, conn_event, s,
-        MHD_OPTION_URI_LOG_CALLBACK, see_target, s, MHD_OPTION_ARRAY, items, MHD_OPTION_END);
+        flags, 0, NULL, NULL, take, s, MHD_OPTION_CONNECTION_MEMORY_LIMIT, o->head_max + more,
+        MHD_OPTION_CONNECTION_LIMIT, o->conn_max, MHD_OPTION_CONNECTION_TIMEOUT,
+        (unsigned)((o->idle_ms + 999) / 1000), MHD_OPTION_NOTIFY_COMPLETED, completed, s,
+        MHD_OPTION_NOTIFY_CONNECTION, conn_event, s, MHD_OPTION_URI_LOG_CALLBACK, see_target, s,
+        MHD_OPTION_ARRAY, items, MHD_OPTION_END);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
-    if (s->daemon != NULL) return RC_OK;
+    if (s->daemon != NULL) {
+        if (s->tls == NULL) return RC_OK;
+        return http__front_start(s, err);
+    }
     return err_set(err, RC_NO_MEM,
                    "the HTTP server at '%s' cannot start: too few descriptors, "
                    "threads or memory",
@@ -296,7 +290,13 @@ static enum rc start_daemon(struct http_server *s, int fd, struct err *err)
 static void server_free(struct http_server *s)
 {
     struct err ignored;
+    if (s->front != NULL) http__front_close(s->front);
+    if (s->daemon != NULL) {
+        (void)MHD_quiesce_daemon(s->daemon); /* it would close the socket */
+        MHD_stop_daemon(s->daemon);
+    }
     http__watch_stop(s);
+    http__front_free(s->front); /* what the loops wrote last went through it */
     os_close(s->listen_fd);
     http__zips_free(s);
     http__tls_free(s->tls);
@@ -314,7 +314,7 @@ static void server_free(struct http_server *s)
 
 static bool stop_waits(struct http_server *s, bool for_sending)
 {
-    long sum = atomic_load(&s->upgrades);
+    long sum = 0;
     for (size_t i = 0; i < HTTP_SHARDS; i++)
         sum += atomic_load(for_sending ? &s->shards[i].live : &s->shards[i].active);
     return sum > 0;

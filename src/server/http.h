@@ -51,8 +51,7 @@ MUST_CHECK enum rc http_server_start(const struct http_opts *opts, struct http_s
 void http_server_quiesce(struct http_server *s);
 size_t http_server_active(const struct http_server *s); /* requests handled and not yet answered */
 /* Turn http_gone true for every request that is not answered, and for those to come; waits until
- * all are answered and sent (up to 2 s for the sending) and, with TLS, all upgraded sockets closed.
- * NULL is fine. */
+ * all are answered and sent (up to 2 s for the sending). NULL is fine. */
 void http_server_stop(struct http_server *s);
 void http_server_address(const struct http_server *s, char *out,
                          size_t size); /* "127.0.0.1:8080" */
@@ -91,7 +90,7 @@ MUST_CHECK enum rc http_stream_write(struct http_req *r, const void *data, size_
                                      struct err *err);
 /* whole false: break the connection, so that the client knows that something is missing. */
 void http_stream_end(struct http_req *r, bool whole);
-/* 101. fn gets the socket (non-blocking; with TLS a socket that is en- and decrypted by us) and
+/* 101. fn gets the socket (non-blocking; with TLS one that is en- and decrypted by us) and
  * bytes that came already, and keeps it until http_upgrade_close. Called on a thread of the server;
  * not called when the client has gone before, only the fini of http_set_data is. The request is
  * over when fn returns. "Upgrade: websocket" is added when no Upgrade was. Without TLS the socket

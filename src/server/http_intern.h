@@ -7,6 +7,7 @@
  *   http_stream.c  answers in pieces, and sockets given away (upgrade)
  *   http_watch.c   the one thread that looks for clients who have gone, are too slow, or still send
  *                  what nobody will read
+ *   http_front.c   TLS, before a connection gets to the library
  *   http_tls.c     certificates
  *
  * A connection has one request at a time, so a request lives inside of its connection and its
@@ -23,6 +24,7 @@
  */
 #ifndef SERVER_HTTP_INTERN_H
 #define SERVER_HTTP_INTERN_H
+#include <gnutls/gnutls.h>
 #include <microhttpd.h>
 #include <pthread.h>
 #include "server/http.h"
@@ -103,7 +105,9 @@ struct http_linger {
     size_t budget;
 };
 
+struct http_front;
 struct http_tls;
+struct http_tls_pair;
 struct http_zip;
 
 struct http_server {
@@ -111,12 +115,12 @@ struct http_server {
     struct MHD_Daemon *daemon;
     char address[160];
     char *unix_path;
-    int listen_fd; /* after http_server_quiesce */
+    int listen_fd;
     struct http_tls *tls;
+    struct http_front *front; /* with TLS */
     atomic_size_t body_sum;
     atomic_uint shard_next;
     atomic_bool quiesced, stopping;
-    atomic_long upgrades; /* sockets given away that need the library: TLS */
     pthread_mutex_t zip_lock;
     struct http_zip *zips; /* [lock:zip_lock] */
     pthread_t watcher;
@@ -172,6 +176,16 @@ MUST_CHECK enum rc http__tls_new(const char *cert_file, const char *key_file,
                                  struct http_tls **ret_t, struct err *err);
 MUST_CHECK enum rc http__tls_load(struct http_tls *t, struct err *err);
 void http__tls_free(struct http_tls *t);
-void *http__tls_callback(void); /* for MHD_OPTION_HTTPS_CERT_CALLBACK */
-struct http_tls *http__tls_of(void *connection);
+/* A session with the newest certificate, which is held until http__tls_unref. NULL: no memory. */
+gnutls_session_t http__tls_session(struct http_tls *t, int fd, struct http_tls_pair **ret_pair);
+void http__tls_unref(struct http_tls_pair *p);
+
+/* ---- http_front.c ---- */
+/* Accept TLS connections at the server's listen_fd; its daemon runs. Sets s->front. */
+MUST_CHECK enum rc http__front_start(struct http_server *s, struct err *err);
+void http__front_quiesce(struct http_front *f);
+void http__front_close(struct http_front *f); /* no more connections for the loops from now on */
+void http__front_free(struct http_front *f);  /* waits until what is on its way was sent: 2 s */
+/* Bytes that came for the connection of this descriptor of a loop. */
+bool http__front_bytes(const struct http_front *f, int fd, uint64_t *ret_bytes);
 #endif

@@ -3,7 +3,6 @@
 #include "base/thr.h"
 #include "server/http_intern.h"
 #include <ctype.h>
-#include <gnutls/gnutls.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -141,13 +140,7 @@ void http__refuse_raw(struct http_conn *c, unsigned status, const char *code, co
                      c->server->opts.cors ? "Access-Control-Allow-Origin: *\r\n" : "", text);
     /* A socket that nothing was written to for a while takes this much; if not, the client learns
      * from the close alone. */
-    if (c->server->tls == NULL) {
-        (void)!send(c->fd, out, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL);
-        return;
-    }
-    gnutls_session_t tls =
-        MHD_get_connection_info(c->mhd, MHD_CONNECTION_INFO_GNUTLS_SESSION)->tls_session;
-    (void)!gnutls_record_send(tls, out, (size_t)n);
+    (void)!send(c->fd, out, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
 void http__answer_options(struct http_req *r)

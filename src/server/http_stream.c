@@ -25,9 +25,7 @@
 #define WAIT_SLICE_MS 50
 
 struct http_upgraded {
-    struct http_server *server;
-    int fd;                                   /* without TLS: ours */
-    struct MHD_UpgradeResponseHandle *handle; /* with TLS */
+    int fd;
 };
 
 static enum rc append(struct http_req *r, const void *data, size_t size, bool flush,
@@ -140,13 +138,7 @@ void http_upgrade(struct http_req *r, http_upgrade_fn *fn, void *ctx)
 
 void http_upgrade_close(struct http_upgraded *u)
 {
-    if (u->handle != NULL) {
-        struct http_server *s = u->server;
-        MHD_upgrade_action(u->handle, MHD_UPGRADE_ACTION_CLOSE);
-        atomic_fetch_sub(&s->upgrades, 1);
-    } else {
-        os_close(u->fd);
-    }
+    os_close(u->fd);
     mem_free(u);
 }
 
@@ -218,36 +210,25 @@ static ssize_t pull(void *cls, uint64_t pos, char *out, size_t max)
 }
 
 /* The library would keep its buffers for a connection as long as it is upgraded. A copy of the
- * descriptor lets it forget the connection now; with TLS it must stay, because it does the TLS. */
+ * descriptor lets it forget the connection now. */
 static void give_away(void *cls, struct MHD_Connection *mhd, void *ctx, const char *extra,
                       size_t extra_size, MHD_socket fd, struct MHD_UpgradeResponseHandle *handle)
 {
     const int on = 1;
     struct http_req *r = cls;
-    struct http_server *s = r->conn->server;
-    struct http_upgraded *u = mem_calloc(1, sizeof *u);
+    struct http_conn *c = r->conn;
+    struct http_upgraded *u = mem_alloc(sizeof *u);
     (void)mhd, (void)ctx;
-    (void)setsockopt(r->conn->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    if (u != NULL) {
-        *u = (struct http_upgraded){.server = s, .fd = -1};
-        if (s->tls != NULL) {
-            u->handle = handle;
-            u->fd = fd;
-            atomic_fetch_add(&s->upgrades, 1);
-        } else {
-            u->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-        }
-    }
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    if (u != NULL) u->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
     if (u != NULL && u->fd >= 0) {
         r->upgrade(r->upgrade_ctx, u, u->fd, extra, extra_size);
     } else {
         mem_free(u);
-        (void)shutdown(r->conn->fd, SHUT_RDWR);
+        (void)shutdown(fd, SHUT_RDWR);
     }
-    bool keeps = s->tls != NULL && u != NULL;
-    struct http_conn *c = r->conn;
     http__req_over(r);
     r->over = true;
     atomic_store(&c->phase, HTTP_BUSY); /* no head will come */
-    if (!keeps) MHD_upgrade_action(handle, MHD_UPGRADE_ACTION_CLOSE);
+    MHD_upgrade_action(handle, MHD_UPGRADE_ACTION_CLOSE);
 }

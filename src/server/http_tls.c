@@ -8,34 +8,23 @@
 #include "base/os.h"
 #include "base/thr.h"
 #include "server/http_intern.h"
-#include <gnutls/abstract.h>
 #include <gnutls/gnutls.h>
 
-#define CHAIN_MAX 16
-#define FILE_MAX  (1u << 20)
-#define KEEP_MS   (10 * 60 * 1000)
+#define FILE_MAX (1u << 20)
 
-struct pair {
-    struct pair *older;
-    int64_t retired_ms;
-    gnutls_pcert_st chain[CHAIN_MAX];
-    unsigned count;
-    gnutls_privkey_t key;
+struct http_tls_pair {
+    atomic_uint refs;
+    gnutls_certificate_credentials_t cred;
 };
 
 struct http_tls {
     const char *cert_file, *key_file; /* [const] */
+    gnutls_priority_t priority;       /* [const] */
     pthread_mutex_t lock;
-    struct pair *newest; /* [lock:lock] */
+    struct http_tls_pair *newest; /* [lock:lock] */
 };
 
-static enum rc pair_load(const struct http_tls *t, struct pair *p, struct err *err);
-static enum rc pair_check(const struct http_tls *t, const gnutls_datum_t *cert,
-                          const gnutls_datum_t *key, struct err *err);
-static void pair_free(struct pair *p);
-static int give(gnutls_session_t session, const gnutls_datum_t *ca, int ca_count,
-                const gnutls_pk_algorithm_t *algos, int algo_count, gnutls_pcert_st **chain,
-                unsigned *count, gnutls_privkey_t *key);
+static enum rc pair_load(const struct http_tls *t, struct http_tls_pair *p, struct err *err);
 
 enum rc http__tls_new(const char *cert_file, const char *key_file, struct http_tls **ret_t,
                       struct err *err)
@@ -45,7 +34,9 @@ enum rc http__tls_new(const char *cert_file, const char *key_file, struct http_t
     t->cert_file = cert_file;
     t->key_file = key_file;
     pthread_mutex_init(&t->lock, NULL);
-    enum rc rc = http__tls_load(t, err);
+    enum rc rc = RC_OK;
+    if (gnutls_priority_init(&t->priority, NULL, NULL) < 0) rc = err_mem(err, "the ciphers of TLS");
+    if (rc == RC_OK) rc = http__tls_load(t, err);
     if (rc == RC_OK)
         *ret_t = t;
     else
@@ -55,109 +46,75 @@ enum rc http__tls_new(const char *cert_file, const char *key_file, struct http_t
 
 enum rc http__tls_load(struct http_tls *t, struct err *err)
 {
-    struct pair *p = mem_calloc(1, sizeof *p);
+    struct http_tls_pair *p = mem_calloc(1, sizeof *p);
     if (p == NULL) return err_mem(err, "a certificate");
+    atomic_store(&p->refs, 1);
     enum rc rc = pair_load(t, p, err);
     if (rc != RC_OK) {
-        pair_free(p);
+        http__tls_unref(p);
         return rc;
     }
-    int64_t now = os_mono_ms();
     thr_lock(&t->lock);
-    if (t->newest != NULL) t->newest->retired_ms = now;
-    p->older = t->newest;
+    struct http_tls_pair *old = t->newest;
     t->newest = p;
-    struct pair **from = &p->older;
-    while (*from != NULL && now - (*from)->retired_ms < KEEP_MS)
-        from = &(*from)->older;
-    struct pair *old = *from;
-    *from = NULL;
     thr_unlock(&t->lock);
-    while (old != NULL) {
-        struct pair *older = old->older;
-        pair_free(old);
-        old = older;
-    }
+    http__tls_unref(old);
     return RC_OK;
 }
 
 void http__tls_free(struct http_tls *t)
 {
     if (t == NULL) return;
-    while (t->newest != NULL) {
-        struct pair *p = t->newest;
-        t->newest = p->older;
-        pair_free(p);
-    }
+    http__tls_unref(t->newest);
+    if (t->priority != NULL) gnutls_priority_deinit(t->priority);
     pthread_mutex_destroy(&t->lock);
     mem_free(t);
 }
 
-void *http__tls_callback(void)
+gnutls_session_t http__tls_session(struct http_tls *t, int fd, struct http_tls_pair **ret_pair)
 {
-    return (void *)(uintptr_t)give;
+    static const gnutls_datum_t protocol = {(unsigned char *)(uintptr_t) "http/1.1", 8};
+    gnutls_session_t session = NULL;
+    if (gnutls_init(&session, GNUTLS_SERVER | GNUTLS_NONBLOCK | GNUTLS_NO_SIGNAL) < 0) return NULL;
+    thr_lock(&t->lock);
+    struct http_tls_pair *p = t->newest;
+    atomic_fetch_add(&p->refs, 1);
+    thr_unlock(&t->lock);
+    bool ok = gnutls_priority_set(session, t->priority) >= 0 &&
+              gnutls_credentials_set(session, GNUTLS_CRD_CERTIFICATE, p->cred) >= 0 &&
+              gnutls_alpn_set_protocols(session, &protocol, 1, 0) >= 0;
+    if (ok) {
+        gnutls_transport_set_int(session, fd);
+        *ret_pair = p;
+        return session;
+    }
+    gnutls_deinit(session);
+    http__tls_unref(p);
+    return NULL;
 }
 
-static enum rc pair_load(const struct http_tls *t, struct pair *p, struct err *err)
+void http__tls_unref(struct http_tls_pair *p)
+{
+    if (p == NULL || atomic_fetch_sub(&p->refs, 1) != 1) return;
+    if (p->cred != NULL) gnutls_certificate_free_credentials(p->cred);
+    mem_free(p);
+}
+
+/* Certificate and key must fit: the library checks that. */
+static enum rc pair_load(const struct http_tls *t, struct http_tls_pair *p, struct err *err)
 {
     CLEANUP(buf_fini) struct buf cert = BUF_INIT;
     CLEANUP(buf_fini) struct buf key = BUF_INIT;
     enum rc rc = os_read_file(t->cert_file, FILE_MAX, &cert, err);
     if (rc == RC_OK) rc = os_read_file(t->key_file, FILE_MAX, &key, err);
     /* Whatever keeps a file from being read, the setting that names it is to blame. */
-    if (rc != RC_OK && rc != RC_NO_MEM) rc = err->rc = RC_INVALID;
+    if (rc != RC_OK) return rc == RC_NO_MEM ? rc : (err->rc = RC_INVALID);
     const gnutls_datum_t c = {cert.data, (unsigned)cert.size}, k = {key.data, (unsigned)key.size};
-    if (rc == RC_OK) rc = pair_check(t, &c, &k, err);
-    if (rc != RC_OK) goto end;
-    unsigned count = CHAIN_MAX;
-    int bad = gnutls_pcert_list_import_x509_raw(p->chain, &count, &c, GNUTLS_X509_FMT_PEM,
-                                                GNUTLS_X509_CRT_LIST_IMPORT_FAIL_IF_EXCEED);
-    if (bad >= 0) p->count = count;
-    if (bad >= 0) bad = gnutls_privkey_init(&p->key);
-    if (bad >= 0) bad = gnutls_privkey_import_x509_raw(p->key, &k, GNUTLS_X509_FMT_PEM, NULL, 0);
-    if (bad < 0)
-        rc = err_set(err, bad == GNUTLS_E_MEMORY_ERROR ? RC_NO_MEM : RC_INVALID,
-                     "certificate '%s': %s", t->cert_file, gnutls_strerror(bad));
-end:
+    int bad = gnutls_certificate_allocate_credentials(&p->cred);
+    if (bad >= 0) bad = gnutls_certificate_set_x509_key_mem(p->cred, &c, &k, GNUTLS_X509_FMT_PEM);
     if (key.size > 0) mem_wipe(key.data, key.size);
-    return rc;
-}
-
-/* The library's own check of a pair: both can be read and belong together. */
-static enum rc pair_check(const struct http_tls *t, const gnutls_datum_t *cert,
-                          const gnutls_datum_t *key, struct err *err)
-{
-    gnutls_certificate_credentials_t cred;
-    if (gnutls_certificate_allocate_credentials(&cred) < 0) return err_mem(err, "a certificate");
-    int bad = gnutls_certificate_set_x509_key_mem(cred, cert, key, GNUTLS_X509_FMT_PEM);
-    gnutls_certificate_free_credentials(cred);
     if (bad >= 0) return RC_OK;
     return err_set(err, bad == GNUTLS_E_MEMORY_ERROR ? RC_NO_MEM : RC_INVALID,
                    "certificate '%s' and key '%s': %s", t->cert_file, t->key_file,
                    gnutls_strerror(bad));
-}
-
-static void pair_free(struct pair *p)
-{
-    for (unsigned i = 0; i < p->count; i++)
-        gnutls_pcert_deinit(&p->chain[i]);
-    if (p->key != NULL) gnutls_privkey_deinit(p->key);
-    mem_free(p);
-}
-
-static int give(gnutls_session_t session, const gnutls_datum_t *ca, int ca_count,
-                const gnutls_pk_algorithm_t *algos, int algo_count, gnutls_pcert_st **chain,
-                unsigned *count, gnutls_privkey_t *key)
-{
-    (void)ca, (void)ca_count, (void)algos, (void)algo_count;
-    /* The HTTP library keeps its connection in the session's pointer. */
-    struct http_tls *t = http__tls_of(gnutls_session_get_ptr(session));
-    if (t == NULL) return -1;
-    thr_lock(&t->lock);
-    struct pair *p = t->newest;
-    thr_unlock(&t->lock);
-    *chain = p->chain;
-    *count = p->count;
-    *key = p->key;
-    return 0;
 }

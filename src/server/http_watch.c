@@ -269,6 +269,7 @@ static bool bytes_received(const struct http_conn *c, uint64_t *ret_bytes)
 {
     struct tcp_info info = {0};
     socklen_t size = sizeof info;
+    if (c->server->front != NULL) return http__front_bytes(c->server->front, c->fd, ret_bytes);
     if (getsockopt(c->fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0 ||
         size < offsetof(struct tcp_info, tcpi_bytes_received) + sizeof info.tcpi_bytes_received)
         return false;
@@ -285,9 +286,7 @@ static void cut_off(struct http_conn *c)
     phase = HTTP_BODY;
     if (!mine) mine = atomic_compare_exchange_strong(&c->phase, &phase, HTTP_LATE);
     if (!mine) return;
-    /* With TLS only the loop's thread could write an answer. */
-    if (c->server->tls == NULL)
-        http__refuse_raw(c, 408, "REQUEST_TIMEOUT", "The request took too long to arrive");
+    http__refuse_raw(c, 408, "REQUEST_TIMEOUT", "The request took too long to arrive");
     (void)shutdown(c->fd, SHUT_RDWR);
 }
 

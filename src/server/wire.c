@@ -112,8 +112,8 @@ void wire_msg_free(struct msg *m)
     buf_fini(&m->out);
     mem_free(m);
     thr_lock(&c->lock);
-    bool resume = c->paused && --c->pending <= WIRE_PENDING_MAX / 2;
-    if (!resume && !c->paused) c->pending--;
+    c->pending--;
+    bool resume = c->paused && c->pending <= WIRE_PENDING_MAX / 2;
     if (resume) c->paused = false;
     thr_unlock(&c->lock);
     if (resume) ws_resume(c->conn);

@@ -37,7 +37,7 @@ function commandLine(kind, dir, port, adminPort, options) {
     }
     const args = ['serve', '--data', data, '--listen', listen, '--admin-listen', admin];
     if (options.keyFile) args.push('--auth-jwt-key-file', options.keyFile);
-    if (options.adminKey) args.push('--admin-auth-key', options.adminKey);
+    if (options.adminKey) args.push('--admin-key', options.adminKey);
     return [process.env.SLUICE, args];
 }
 
