@@ -11,6 +11,7 @@ sqld=${SLUICE_SQLD:-$(command -v sqld || true)}
 pg_bin=${PG_BIN:-/usr/lib/postgresql/15/bin}
 port=${PORT:-18600}
 pids=
+ulimit -n "$(ulimit -Hn)" # not every server raises it itself
 # All servers write to the same disk; PostgreSQL's user must get through to its part.
 dir=$(mktemp -d -p "${TMPDIR:-/tmp}" sluice-bench-XXXXXX)
 chmod 711 "$dir"

@@ -285,29 +285,3 @@ static void wipe_fini(struct buf *b)
     if (b->data != NULL) mem_wipe(b->data, b->cap);
     buf_fini(b);
 }
-
-/* ---- Statements ---- */
-
-enum rc shell_run(struct shell *s, const char *sql, size_t size, struct sql_error *sql_err,
-                  struct err *err)
-{
-    struct sql_sink sink = shell_out_sink(&s->out);
-    struct sql_stmt stmt = {.sql = sql, .sql_size = size, .want_rows = true};
-    struct sql_done done = {0};
-    struct err ignored;
-    int64_t start_us = os_mono_us();
-    enum rc rc = s->db->ops->run(s->db, &s->call, &stmt, &sink, &done, sql_err, err);
-    bool rows = s->out.open;
-    if (rc == RC_OK)
-        rc = shell_out_end(&s->out, err);
-    else if (shell_out_end(&s->out, &ignored) != RC_OK)
-        return rc;
-    if (rc == RC_OK && s->out.counts && !rows && done.affected > 0)
-        printf("%llu row%s changed\n", (unsigned long long)done.affected,
-               done.affected == 1 ? "" : "s");
-    if (s->timer) {
-        fflush(s->out.file);
-        fprintf(stderr, "Time: %.3f ms\n", (double)(os_mono_us() - start_us) / 1000);
-    }
-    return rc;
-}

@@ -123,6 +123,7 @@ struct shell {
     struct call call;
     bool interactive, bail, timer, quit;
     bool failed;    /* something did not work, so the status is 1 */
+    bool told;      /* a failure inside of .read was */
     unsigned depth; /* of .read */
 };
 /* Statements and dot commands, fed line by line. */

@@ -86,6 +86,30 @@ enum rc shell_read_fd(struct shell *s, int fd, const char *name, struct err *err
     return err_set(err, RC_CANCELED, "'%s': stopped at the failure", name);
 }
 
+enum rc shell_run(struct shell *s, const char *sql, size_t size, struct sql_error *sql_err,
+                  struct err *err)
+{
+    struct sql_sink sink = shell_out_sink(&s->out);
+    struct sql_stmt stmt = {.sql = sql, .sql_size = size, .want_rows = true};
+    struct sql_done done = {0};
+    struct err ignored;
+    int64_t start_us = os_mono_us();
+    enum rc rc = s->db->ops->run(s->db, &s->call, &stmt, &sink, &done, sql_err, err);
+    bool rows = s->out.open;
+    if (rc == RC_OK)
+        rc = shell_out_end(&s->out, err);
+    else if (shell_out_end(&s->out, &ignored) != RC_OK)
+        return rc;
+    if (rc == RC_OK && s->out.counts && !rows && done.affected > 0)
+        printf("%llu row%s changed\n", (unsigned long long)done.affected,
+               done.affected == 1 ? "" : "s");
+    if (s->timer) {
+        fflush(s->out.file);
+        fprintf(stderr, "Time: %.3f ms\n", (double)(os_mono_us() - start_us) / 1000);
+    }
+    return rc;
+}
+
 static bool feed_line(struct shell *s, struct shell_input *in, const char *text, size_t size)
 {
     struct err err;

@@ -114,7 +114,7 @@ size_t shell_text_width(const char *text, size_t size)
 static enum rc take_cols(void *ctx, const struct sql_col *cols, size_t count, struct err *err)
 {
     struct shell_out *o = ctx;
-    o->open = count > 0;
+    o->open = false;
     o->headed = o->by_line = false;
     o->cols = count;
     o->rows = o->drawn = 0;
@@ -130,11 +130,12 @@ static enum rc take_cols(void *ctx, const struct sql_col *cols, size_t count, st
         o->width_cap = count;
     }
     if (o->mode == SHELL_CSV && o->headers && count > 0) put_csv_names(o);
-    if (o->mode != SHELL_TABLE && o->mode != SHELL_LINE) return written(o, err);
     const char *name = (const char *)o->names.data;
-    for (size_t i = 0; i < count; i++, name += strlen(name) + 1)
+    bool cells = o->mode == SHELL_TABLE || o->mode == SHELL_LINE;
+    for (size_t i = 0; i < count && cells; i++, name += strlen(name) + 1)
         TRY(add_cell(o, name, strlen(name), NULL, err));
-    return RC_OK;
+    o->open = count > 0;
+    return written(o, err);
 }
 
 static enum rc take_row(void *ctx, const struct sql_value *v, size_t count, struct err *err)
@@ -160,8 +161,12 @@ static enum rc take_row(void *ctx, const struct sql_value *v, size_t count, stru
 
 static enum rc add_row(struct shell_out *o, const struct sql_value *v, struct err *err)
 {
-    for (size_t i = 0; i < o->cols; i++)
-        TRY(add_cell(o, NULL, 0, &v[i], err));
+    size_t whole = o->cells.size;
+    for (size_t i = 0; i < o->cols; i++) {
+        if (add_cell(o, NULL, 0, &v[i], err) == RC_OK) continue;
+        o->cells.size = whole;
+        return err->rc;
+    }
     if (o->mode == SHELL_LINE || o->by_line) {
         draw_lines(o);
         return RC_OK;

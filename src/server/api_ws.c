@@ -76,7 +76,8 @@ void api_websocket(struct ask *a)
     atomic_init(&c->refs, 1);
     pthread_mutex_init(&c->lock, NULL);
     atomic_fetch_add(&s->ws_open, 1);
-    http_upgrade(a->http, upgraded, c);
+    a->client = c; /* when the client has gone, the upgrade never comes */
+    http_upgrade(a->http, upgraded, a);
 }
 
 struct client *client_ref(struct client *c)
@@ -136,14 +137,14 @@ static void upgraded(void *ctx, struct http_upgraded *u, int fd, const void *ext
                      size_t extra_size)
 {
     static const struct ws_events events = {on_message, on_closed};
-    struct client *c = ctx;
+    struct ask *a = ctx;
+    struct client *c = a->client;
     struct err err;
     /* on_message may come before ws_add has returned: it counts the connection for us. */
-    if (u != NULL &&
-        ws_add(c->server->hub, fd, extra, extra_size, &events, c, release, u, NULL, &err) == RC_OK)
-        return;
-    if (u != NULL) http_upgrade_close(u);
-    client_unref(c);
+    if (ws_add(c->server->hub, fd, extra, extra_size, &events, c, release, u, NULL, &err) == RC_OK)
+        a->client = NULL;
+    else
+        http_upgrade_close(u);
 }
 
 static void release(void *ctx)

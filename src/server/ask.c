@@ -136,6 +136,7 @@ static void free_ask(void *ask)
 {
     struct ask *a = ask;
     ask_drop_session(a);
+    if (a->client != NULL) client_unref(a->client);
     if (a->tenant != NULL) a->server->opts.ops->release(a->server->opts.tenants, a->tenant);
     grant_unref(a->grant);
     hrana_encoder_free(a->enc);

@@ -15,8 +15,8 @@
  * `columns` for read and update only. A column that is denied for reading fails the statement.
  * Without any role nothing is restricted; with an empty one all is. More in roles.h.
  *
- * Verified tokens are remembered until they expire or auth_reload (a signature costs 90 µs, a
- * token that is remembered half of one).
+ * Verified tokens are remembered until they expire or auth_reload: a signature costs 90 µs, a
+ * token that is remembered 0.4.
  *
  * Threads: any; auth_reload from one at a time.
  */

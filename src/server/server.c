@@ -11,6 +11,7 @@
 #define TICK_MS        100
 #define WORK_THREADS   32
 #define SLOW_NICE      10
+#define HEAD_MAX       (16u << 10) /* of it depends what an idle connection costs */
 #define BODY_MAX       (64u << 20)
 #define BYTE_MAX       (64u << 20)
 #define QUERY_MS       60000
@@ -127,6 +128,7 @@ static enum rc start_fronts(struct server *s, struct err *err)
         .listen = o->listen,
         .listen_fd = o->listen_fd,
         .threads = o->threads,
+        .head_max = HEAD_MAX,
         .body_max = o->body_max,
         .conn_max = o->conn_max,
         .idle_ms = o->idle_ms,

@@ -43,6 +43,7 @@ MUST_CHECK enum rc route_find(const char *method, const char *path, bool upgrade
 MUST_CHECK enum rc route_tenant(const struct http_req *r, bool no_default, struct target *t,
                                 struct err *err);
 
+struct client;
 struct server {
     struct server_opts opts;
     struct http_server *http, *admin;
@@ -71,6 +72,7 @@ struct ask {
     struct exec x;
     struct hrana_request request; /* cursor, v1 */
     struct baton_id promise;
+    struct client *client; /* WebSocket: until its upgrade has come */
     bool promised, streaming;
     struct crew_job job;
 };
@@ -93,6 +95,6 @@ void api_v1(struct ask *a);
 void api_legacy(struct ask *a);
 void api_dump(struct ask *a);
 void api_websocket(struct ask *a);
-void api_ws_stop(struct server *s);
+void client_unref(struct client *c);
 void admin_handle(void *server, struct http_req *r);
 #endif

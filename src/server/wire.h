@@ -77,6 +77,5 @@ void wire_msg_free(struct msg *m);
 /* Protocol violation, or no memory: close. */
 void wire_violation(struct client *c, unsigned code, const char *reason);
 struct client *client_ref(struct client *c);
-void client_unref(struct client *c);
 void wire_fini(struct client *c); /* streams and cursors; nothing runs any more */
 #endif

@@ -147,11 +147,8 @@ enum rc sql_conn_reset(struct sql_conn *c, struct err *err)
         thr_unlock(&c->gate);
         c->tainted = c->defers = false;
     }
-    if (c->defers) {
-        struct sql_error ignored;
-        TRY(conn_do(c, CONN_DEFER_OFF, &ignored, err));
-        c->defers = false;
-    }
+    struct sql_error ignored;
+    if (c->defers) TRY(conn_do(c, CONN_DEFER_OFF, &ignored, err));
     sql_conn_foreign_keys(c, c->opts.foreign_keys);
     conn_unit(c);
     return RC_OK;
@@ -393,6 +390,9 @@ void conn_restore(struct sql_conn *c)
     atomic_store(&c->revoked, false);
 }
 
+/* The end of the transaction turns it off, but SQLite forgets the statements that were prepared
+ * under it: those take violations for deferred ones, report them too late, and leave the row there.
+ */
 bool conn_defers(struct sql_conn *c)
 {
     sqlite3_stmt *stmt = NULL;
@@ -405,6 +405,7 @@ bool conn_defers(struct sql_conn *c)
         c->defers = sqlite3_column_int(stmt, 0) != 0;
     sqlite3_finalize(stmt);
     c->guard.stepping = stepping;
+    if (!c->defers) drop_statements(c);
     return c->defers;
 }
 
@@ -472,6 +473,7 @@ enum rc conn_do(struct sql_conn *c, enum conn_own which, struct sql_error *sql_e
     c->interruptible = interruptible;
     c->call = call;
     after(c, NULL, ok);
+    if (ok && which == CONN_DEFER_OFF) c->defers = false;
     return rc == RC_OK ? rc : err_wrap(err, "%s", own_texts[which]);
 }
 
@@ -640,6 +642,7 @@ static enum rc find(struct sql_conn *c, const char *sql, size_t size, struct kep
 {
     uint64_t hash = conn_hash(sql, size);
     drop(&c->spare);
+    (void)conn_defers(c);
     for (unsigned i = 0; i < c->kept_count; i++) {
         struct kept *k = &c->kept[i];
         if (k->hash != hash || k->sql_size != size || memcmp(k->sql, sql, size) != 0) continue;

@@ -56,7 +56,7 @@ function note(suite, configuration, counts, { status, output, began }) {
 
 function shorten(text) {
     const lines = text.split('\n').filter((line) => !/^ok |✔|^\s+✓/.test(line));
-    const most = 150;
+    const most = 600;
     if (lines.length <= most) return lines.join('\n');
     return [...lines.slice(0, most), `... ${lines.length - most} more lines`].join('\n');
 }

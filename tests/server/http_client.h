@@ -41,7 +41,7 @@ static inline struct client client_connect(const char *address)
     struct sockaddr_in in = {.sin_family = AF_INET};
     if (strncmp(address, "unix:", 5) == 0) {
         c.fd = socket(AF_UNIX, SOCK_STREAM, 0);
-        snprintf(un.sun_path, sizeof un.sun_path, "%s", address + 5);
+        snprintf(un.sun_path, sizeof un.sun_path, "%.107s", address + 5);
         assert_int_equal(connect(c.fd, (struct sockaddr *)&un, sizeof un), 0);
         return c;
     }

@@ -604,6 +604,49 @@ static void test_reset(void **state)
     bed_free(&b);
 }
 
+/* Kept statements know nothing of the end of PRAGMA defer_foreign_keys. */
+static void test_deferring_ends(void **state)
+{
+    (void)state;
+    struct bed b;
+    bed_new(&b);
+    bed_open(&b, &(struct sql_conn_opts){.foreign_keys = true});
+    bed_ok(&b, "CREATE TABLE p(a INTEGER PRIMARY KEY)");
+    bed_ok(&b, "CREATE TABLE c(a REFERENCES p)");
+    for (int before = 0; before < 2; before++) {
+        if (before) bed_fails(&b, "INSERT INTO c VALUES(7)", "SQLITE_CONSTRAINT");
+        bed_ok(&b, "BEGIN");
+        bed_ok(&b, "PRAGMA defer_foreign_keys=1");
+        bed_ok(&b, "INSERT INTO c VALUES(7)");
+        bed_ok(&b, "INSERT INTO p VALUES(7)");
+        bed_ok(&b, "COMMIT");
+        bed_ok(&b, "DELETE FROM c");
+        bed_ok(&b, "DELETE FROM p");
+        bed_ok(&b, "BEGIN");
+        bed_fails(&b, "INSERT INTO c VALUES(7)", "SQLITE_CONSTRAINT");
+        bed_ok(&b, "COMMIT");
+        assert_string_equal(bed_ok(&b, "SELECT count(*) FROM c"), "0");
+    }
+    /* Outside of a transaction it is for the next one, but not for the next client's. */
+    bed_ok(&b, "PRAGMA defer_foreign_keys=1");
+    assert_int_equal(sql_conn_reset(b.conn, &b.err), RC_OK);
+    bed_ok(&b, "BEGIN");
+    bed_fails(&b, "INSERT INTO c VALUES(7)", "SQLITE_CONSTRAINT");
+    bed_ok(&b, "ROLLBACK");
+    /* These take effect while they are prepared, so whoever only looks at one has it. */
+    struct sql_description d;
+    assert_int_equal(
+        sql_conn_describe(b.conn, "PRAGMA recursive_triggers=1", 27, &d, &b.sql_err, &b.err),
+        RC_OK);
+    assert_true(sql_conn_tainted(b.conn));
+    bed_open(&b, &(struct sql_conn_opts){.foreign_keys = true});
+    const char *script = "INSERT INTO c VALUES(7); PRAGMA foreign_keys=0";
+    assert_int_equal(
+        sql_conn_script(b.conn, NULL, NULL, script, strlen(script), &b.sql_err, &b.err),
+        RC_INVALID);
+    bed_free(&b);
+}
+
 static void test_open_fails(void **state)
 {
     (void)state;
@@ -678,6 +721,7 @@ int main(void)
         cmocka_unit_test(test_kinds),
         cmocka_unit_test(test_statement_cache),
         cmocka_unit_test(test_reset),
+        cmocka_unit_test(test_deferring_ends),
         cmocka_unit_test(test_open_fails),
         cmocka_unit_test(test_full_and_big),
         cmocka_unit_test(test_checkpoint_by_hand),

@@ -13,7 +13,6 @@
 #include <stdint.h>
 #include <sqlite3.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
 #include "base/os.h"
@@ -170,8 +169,10 @@ static void plan(struct world *w, struct actor *a)
         snprintf(a->sql, sizeof a->sql, "SELECT count(*), sum(a), sum(b) FROM v WHERE a<%d",
                  roll(w, KEYS));
     } else if (what < 15) {
-        snprintf(a->sql, sizeof a->sql, "%s",
-                 others[roll(w, (int)(sizeof others / sizeof others[0]))]);
+        const char *other = others[roll(w, (int)(sizeof others / sizeof others[0]))];
+        /* Outside of a transaction SQLite may forget it whenever it reads the schema. */
+        bool defers = strstr(other, "defer") != NULL && sql_stream_autocommit(&a->client.s);
+        snprintf(a->sql, sizeof a->sql, "%s", defers ? "COMMIT" : other);
     } else {
         static const char *const forms[] = {
             "BEGIN; %s; %s; COMMIT",          "%s; ROLLBACK; %s",  "BEGIN; %s; %s",        "%s; %s",
@@ -255,8 +256,6 @@ static void compare(struct actor *a, enum rc rc)
     struct client *c = &a->client;
     struct err err;
     const char *at = a->sql;
-    if (getenv("TRACE"))
-        printf("%d conn %p ac %d: %s -> %s %s\n", (int)(a - a->world->actors), (void *)c->s.conn, sqlite3_get_autocommit(a->model), a->sql, rc == RC_OK ? "ok" : c->sql_err.code, rc ? c->sql_err.extended:"");
     bool stale = rc != RC_OK && strcmp(c->sql_err.extended, "SQLITE_BUSY_SNAPSHOT") == 0;
     while (model_step(a, at, &at, &want) && a->script && *at != '\0') {
         /* Here, at the latest, the stream was stopped. */
@@ -446,7 +445,6 @@ static void compare_databases(struct world *w)
     assert_int_equal(sqlite3_step(stmt), SQLITE_ROW);
     model_row(&rows, stmt);
     assert_int_equal(buf_append(&rows, "", 1, &err), RC_OK);
-    if (getenv("TRACE")) printf("= %s\n", (char *)rows.data);
     assert_string_equal(bed_ok(&w->house.bed, dump), (char *)rows.data);
     sqlite3_finalize(stmt);
     sqlite3_close(db);
@@ -507,7 +505,7 @@ static void test_model(void **state)
         for (int i = 0; i < STEPS; i++) {
             step(&w);
             come_to_rest(&w);
-            if (getenv("TRACE") || i % 100 == 0) compare_databases(&w);
+            if (i % 100 == 0) compare_databases(&w);
         }
         end(&w);
         waits += w.waits, lones += w.lones, failures += w.failures, busy += w.busy;
