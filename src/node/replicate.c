@@ -264,8 +264,8 @@ static enum rc start_pools(struct node *n, struct err *err)
         size_t threads = s->db_count < UPLOAD_THREADS_MAX ? s->db_count : UPLOAD_THREADS_MAX;
         TRY(sched_new("upload", (unsigned)threads, NULL, NULL, &s->upload, err));
     }
-    return sched_new("capture", (unsigned)captures, batch_worker_new, batch_worker_free, &n->pools.capture,
-                     err);
+    return sched_new("capture", (unsigned)captures, batch_worker_new, batch_worker_free,
+                     &n->pools.capture, err);
 }
 
 /* The bell rings into the pools and jobs arm the bell: first all threads end, then all is freed. */

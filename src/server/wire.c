@@ -6,7 +6,7 @@
  * at once is run in a loop by the thread that brought it; what ends on another thread goes on by
  * the working crew, because that other thread is a writer's, with a group of its own to care for.
  */
-#include "wire.h"
+#include "server/wire.h"
 #include <string.h>
 #include "base/log.h"
 #include "base/mem.h"

@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "base/os.h"
 #include "sql/conn_intern.h"
+#include "sql/actions.h"
 
 #define STATEMENTS      64
 #define STATEMENTS_MAX  1024
@@ -61,6 +62,10 @@ static enum rc prepare(struct sql_conn *c, const char *sql, size_t size, unsigne
                        struct err *err);
 static enum rc prepare_one(struct sql_conn *c, const char *sql, size_t size, struct kept *ret_k,
                            struct sql_error *sql_err, struct err *err);
+static enum rc check_unseen(struct sql_conn *c, struct kept *k, struct sql_error *sql_err,
+                            struct err *err);
+static int prepare_replace(struct sql_conn *c, const char *sql, size_t size, unsigned flags,
+                           struct kept *k);
 static struct kept *keep(struct sql_conn *c, const struct kept *k);
 static void evict_oldest(struct sql_conn *c);
 static void drop(struct kept *k);
@@ -148,6 +153,7 @@ enum rc sql_conn_reset(struct sql_conn *c, struct err *err)
         c->tainted = c->defers = false;
     }
     struct sql_error ignored;
+    if (sqlite3_get_autocommit(c->db) == 0) return err_mem(err, "a rollback");
     if (c->defers) TRY(conn_do(c, CONN_DEFER_OFF, &ignored, err));
     sql_conn_foreign_keys(c, c->opts.foreign_keys);
     conn_unit(c);
@@ -722,6 +728,10 @@ static enum rc prepare(struct sql_conn *c, const char *sql, size_t size, unsigne
     } else {
         code = sqlite3_prepare_v3(c->db, sql, (int)size, flags, &ret_k->stmt, &tail);
     }
+    unsigned tricks =
+        code == SQLITE_OK && c->guard.policy != NULL ? sql_tricks_of(sql, (size_t)(tail - sql)) : 0;
+    if ((tricks & SQL_TRICK_UNSEEN) != 0) TRY(check_unseen(c, ret_k, sql_err, err));
+    if ((tricks & SQL_TRICK_REPLACE) != 0) code = prepare_replace(c, sql, size, flags, ret_k);
     if (code != SQLITE_OK) return conn_fail(c, code, sqlite3_error_offset(c->db), sql_err, err);
     ret_k->seen = c->guard.seen;
     /* SQLite does as these PRAGMAs say while it prepares them, run or not. */
@@ -731,6 +741,32 @@ static enum rc prepare(struct sql_conn *c, const char *sql, size_t size, unsigne
     /* Only blanks were left, or a comment without an end. */
     if (*ret_used == 0) *ret_used = size;
     return RC_OK;
+}
+
+/* A statement that reads columns which SQLite did not ask for. */
+static enum rc check_unseen(struct sql_conn *c, struct kept *k, struct sql_error *sql_err,
+                            struct err *err)
+{
+    struct guard *g = &c->guard;
+    if (g->policy(g->policy_ctx, SQL_ACTION_UNSEEN, NULL, NULL, NULL)) return RC_OK;
+    drop(k);
+    sql_error_set(sql_err, SQLITE_AUTH, -1,
+                  "not authorized (this role needs ON instead of USING or NATURAL, and WHERE true "
+                  "after INSERT INTO ... SELECT * FROM)");
+    return err_set(err, RC_INVALID, "not authorized: columns that SQLite does not tell");
+}
+
+/* Once more, and ask for the rows that are pushed out. */
+static int prepare_replace(struct sql_conn *c, const char *sql, size_t size, unsigned flags,
+                           struct kept *k)
+{
+    sqlite3_finalize(k->stmt);
+    k->stmt = NULL;
+    c->guard.replaces = true;
+    int code = sqlite3_prepare_v3(c->db, sql, (int)size, flags, &k->stmt, NULL);
+    c->guard.replaces = false;
+    c->guard.seen |= SEEN_REPLACE;
+    return code;
 }
 
 static struct kept *keep(struct sql_conn *c, const struct kept *k)
@@ -800,6 +836,7 @@ static enum rc execute(struct sql_conn *c, struct kept *k, struct run *r)
     if (undoable) TRY(conn_do(c, CONN_STEP_OPEN, r->sql_err, r->err));
     c->guard.stepping = true;
     c->guard.vacuum = k->dialect == DIALECT_VACUUM;
+    c->guard.replaces = (k->seen & SEEN_REPLACE) != 0;
     c->guard.denied = false;
     c->guard.why[0] = '\0';
     enum rc rc = step_all(c, k, r);
@@ -807,7 +844,7 @@ static enum rc execute(struct sql_conn *c, struct kept *k, struct run *r)
      * commit of a statement that was left early, fails here for the first time. */
     int code = sqlite3_reset(k->stmt);
     if (rc == RC_OK && code != SQLITE_OK) rc = conn_fail(c, code, -1, r->sql_err, r->err);
-    c->guard.stepping = c->guard.vacuum = false;
+    c->guard.stepping = c->guard.vacuum = c->guard.replaces = false;
     if (undoable) rc = end_step(c, rc, r);
     after(c, k, rc == RC_OK);
     return rc;

@@ -121,7 +121,9 @@ int conn_guard_authorize(void *guard, int action, const char *a, const char *b, 
     (void)trigger;
     int verdict = judge(g, action, a, b);
     if (verdict != SQLITE_OK) return verdict;
-    if (!ask_policy(g, action, a, b, db)) return refuse(g, "not allowed", a != NULL ? a : "");
+    bool pushes = g->replaces && (action == SQLITE_INSERT || action == SQLITE_UPDATE);
+    if (!ask_policy(g, action, a, b, db) || (pushes && !ask_policy(g, SQLITE_DELETE, a, NULL, db)))
+        return refuse(g, "not allowed", a != NULL ? a : "");
     if (!g->stepping) note(g, action);
     return SQLITE_OK;
 }

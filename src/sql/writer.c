@@ -247,7 +247,7 @@ void sql_writer_give_back(struct sql_writer *w, struct sql_turn *t, uint64_t *re
     bool mine = w->held == t;
     if (mine) w->held_until_ms = INT64_MAX; /* nobody may take it away while it is given back */
     thr_unlock(&w->lock);
-    if (mine && conn_writes(t->conn)) sql_conn_rollback(t->conn);
+    if (conn_writes(t->conn)) sql_conn_rollback(t->conn); /* revoked without memory for it, too */
     thr_lock(&w->lock);
     if (mine) {
         n.committed = settle_commits(w, t);
@@ -432,6 +432,7 @@ static void run_turn(struct sql_writer *w, struct group *g)
     } else {
         used = run_group(w, g->members, g->count);
     }
+    if (w->main != NULL) sql_conn_policy(w->main, NULL, NULL); /* it may end with its write */
     put_back(w, g, used);
     for (size_t i = 0; i < g->count; i++)
         finish(w, g->members[i]);

@@ -621,16 +621,12 @@ static void test_image(void **arg)
         if (tenants_ops.image(b.ts, "a", take_image, &im, &err) != RC_OK) fail_msg("%s", err.text);
         assert_int_equal(fclose(im.f), 0);
         assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
-        assert_int_equal(
-            sqlite3_prepare_v2(db,
-                               "SELECT count(*)%2+abs(sum(v)), integrity_check FROM t, "
-                               "pragma_integrity_check",
-                               -1, &st, NULL),
-            SQLITE_OK);
+        static const char look[] = "SELECT (SELECT count(*)%2+abs(sum(v)) FROM t), "
+                                   "(SELECT integrity_check FROM pragma_integrity_check)";
+        assert_int_equal(sqlite3_prepare_v2(db, look, -1, &st, NULL), SQLITE_OK);
         assert_int_equal(sqlite3_step(st), SQLITE_ROW);
         assert_int_equal(sqlite3_column_int(st, 0), 0);
-        if (sqlite3_column_text(st, 1) != NULL)
-            assert_string_equal((const char *)sqlite3_column_text(st, 1), "ok");
+        assert_string_equal((const char *)sqlite3_column_text(st, 1), "ok");
         sqlite3_finalize(st);
         assert_int_equal(sqlite3_close(db), SQLITE_OK);
     }
