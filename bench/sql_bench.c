@@ -5,8 +5,10 @@
  *
  * Each of T threads submits an INSERT of 100 bytes, waits for its result and goes on. "single" is
  * the same INSERT in autocommit mode on one connection, which is what SQLite does without a group;
- * rounds of both alternate. synchronous=FULL everywhere: one fsync a commit. One JSON line a row;
- * the figure to look at is `ratio`, for disks differ.
+ * rounds of both alternate. "turns" are transactions of T clients, each with a stream of its own:
+ * BEGIN IMMEDIATE, SELECT, UPDATE, COMMIT, four calls from outside; "single" is one connection that
+ * does the same. synchronous=FULL everywhere: one fsync a commit. One JSON line a row; the figure
+ * to look at is `ratio`, for disks differ.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,7 +17,7 @@
 #include "base/mem.h"
 #include "base/os.h"
 #include "db/source.h"
-#include "sql/writer.h"
+#include "sql/stream.h"
 
 #define THREADS_MAX 256
 #define SAMPLES_MAX 400000
@@ -37,7 +39,20 @@ struct client {
     bool ready;
 };
 
+struct player { /* a client with transactions */
+    struct sql_stream stream;
+    struct load *load;
+    pthread_mutex_t lock;
+    pthread_cond_t cond;
+    bool granted;
+};
+
 static void die(const char *what, const struct err *err);
+static void measure_turns(const char *path, int threads, int64_t seconds, double single);
+static double measure_single_turns(const char *path, int64_t seconds);
+static void *play(void *arg);
+static void play_one(struct player *p, const char *sql);
+static void granted(void *ctx);
 static void measure_group(const char *path, int threads, int64_t seconds, double single);
 static double measure_single(const char *path, int64_t seconds);
 static enum rc insert(struct sql_conn *c, const struct call *call, struct sql_error *sql_err,
@@ -71,6 +86,10 @@ int main(int argc, char **argv)
         double single = measure_single(path, seconds);
         for (size_t t = 0; t < sizeof threads / sizeof threads[0]; t++)
             measure_group(path, threads[t], seconds, single);
+        static const int streams[] = {1, 8, 64};
+        single = measure_single_turns(path, seconds);
+        for (size_t t = 0; t < sizeof streams / sizeof streams[0]; t++)
+            measure_turns(path, streams[t], seconds, single);
     }
     snprintf(command, sizeof command, "rm -rf '%s'", folder);
     return system(command) == 0 ? 0 : 1;
@@ -155,6 +174,114 @@ static double measure_single(const char *path, int64_t seconds)
     printf("{\"bench\":\"single_commit\",\"inserts_s\":%.0f}\n", rate);
     fflush(stdout);
     return rate > 0 ? rate : 1;
+}
+
+static const char *const transaction[] = {"BEGIN IMMEDIATE", "SELECT body FROM t WHERE id=1",
+                                          "UPDATE t SET body='b' || id WHERE id=1", "COMMIT"};
+
+static double measure_single_turns(const char *path, int64_t seconds)
+{
+    struct sql_conn *c;
+    struct sql_conn_opts opts = {.path = path, .full_sync = true};
+    struct sql_error sql_err;
+    struct sql_done ignored;
+    struct err err;
+    uint32_t left;
+    int64_t count = 0, end_ms = os_mono_ms() + seconds * 1000;
+    if (sql_conn_open(&opts, &c, &err) != RC_OK) die("open", &err);
+    for (; os_mono_ms() < end_ms; count++) {
+        for (int i = 0; i < 4; i++) {
+            struct sql_stmt s = {.sql = transaction[i], .sql_size = strlen(transaction[i])};
+            if (sql_conn_run(c, NULL, NULL, &s, NULL, &ignored, &sql_err, &err) != RC_OK)
+                die("transaction", &err);
+        }
+    }
+    if (sql_conn_checkpoint(c, &left, &err) != RC_OK) die("checkpoint", &err);
+    sql_conn_close(c);
+    double rate = (double)count / (double)seconds;
+    printf("{\"bench\":\"single_transactions\",\"transactions_s\":%.0f}\n", rate);
+    fflush(stdout);
+    return rate > 0 ? rate : 1;
+}
+
+static void measure_turns(const char *path, int threads, int64_t seconds, double single)
+{
+    struct load l = {.end_ms = os_mono_ms() + seconds * 1000};
+    struct err err;
+    struct sched *pool;
+    struct sql_engine *engine;
+    pthread_t ids[THREADS_MAX];
+    static struct player players[THREADS_MAX];
+    l.samples = mem_calloc(SAMPLES_MAX, sizeof *l.samples);
+    if (l.samples == NULL) die("memory", &(struct err){0});
+    if (sched_new("write", 1, NULL, NULL, &pool, &err) != RC_OK) die("pool", &err);
+    struct sql_engine_opts opts = {
+        .conn = {.path = path, .full_sync = true}, .pool = pool, .idle_max = THREADS_MAX};
+    if (sql_engine_open(&opts, &engine, &err) != RC_OK) die("engine", &err);
+    for (int i = 0; i < threads; i++) {
+        players[i] = (struct player){.stream.engine = engine, .load = &l};
+        if (thr_start(&ids[i], "player", play, &players[i], &err) != RC_OK) die("player", &err);
+    }
+    for (int i = 0; i < threads; i++)
+        pthread_join(ids[i], NULL);
+    struct sql_engine_stats stats;
+    sql_engine_look(engine, &stats);
+    sql_engine_close(engine);
+    sched_free(pool);
+    size_t count = atomic_load(&l.count);
+    double rate = (double)count / (double)seconds;
+    if (count > SAMPLES_MAX) count = SAMPLES_MAX;
+    qsort(l.samples, count, sizeof *l.samples, by_size);
+    printf("{\"bench\":\"turns\",\"streams\":%d,\"transactions_s\":%.0f,\"p50_us\":%lld,"
+           "\"p99_us\":%lld,\"connections\":%u,\"ratio\":%.2f}\n",
+           threads, rate, count > 0 ? (long long)l.samples[count / 2] : 0,
+           count > 0 ? (long long)l.samples[count * 99 / 100] : 0, stats.conns, rate / single);
+    fflush(stdout);
+    mem_free(l.samples);
+}
+
+static void *play(void *arg)
+{
+    struct player *p = arg;
+    pthread_mutex_init(&p->lock, NULL);
+    thr_cond_init(&p->cond);
+    while (os_mono_ms() < p->load->end_ms) {
+        int64_t start = os_mono_us();
+        for (int i = 0; i < 4; i++)
+            play_one(p, transaction[i]);
+        size_t at = atomic_fetch_add(&p->load->count, 1);
+        if (at < SAMPLES_MAX) p->load->samples[at] = os_mono_us() - start;
+    }
+    sql_stream_end(&p->stream);
+    return NULL;
+}
+
+static void play_one(struct player *p, const char *sql)
+{
+    struct sql_stmt s = {.sql = sql, .sql_size = strlen(sql)};
+    struct sql_error sql_err;
+    struct sql_done ignored;
+    struct err err;
+    enum rc rc;
+    while ((rc = sql_stream_run(&p->stream, NULL, NULL, &s, NULL, &ignored, &sql_err, &err)) ==
+           RC_AGAIN) {
+        p->granted = false;
+        sql_stream_ask(&p->stream, granted, p);
+        thr_lock(&p->lock);
+        while (!p->granted)
+            thr_wait(&p->cond, &p->lock, 0);
+        thr_unlock(&p->lock);
+    }
+    if (rc != RC_OK) die(sql, &err);
+}
+
+static void granted(void *ctx)
+{
+    struct player *p = ctx;
+    thr_lock(&p->lock);
+    p->granted = true;
+    pthread_cond_signal(&p->cond);
+    thr_unlock(&p->lock);
 }
 
 static enum rc insert(struct sql_conn *c, const struct call *call, struct sql_error *sql_err,

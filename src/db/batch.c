@@ -90,7 +90,7 @@ void batch_scratch_free(struct batch_scratch *s)
 
 enum rc batch_worker_new(void **ret_worker, struct err *err)
 {
-    struct batch_scratch *s;
+    struct batch_scratch *s = NULL;
     TRY(batch_scratch_new(&s, err));
     *ret_worker = s;
     return RC_OK;

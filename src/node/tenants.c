@@ -90,6 +90,7 @@ const struct tenants_ops tenants_ops = {
     .configure = tenants_configure,
     .list = tenants_list,
     .info = tenants_info,
+    .look = tenants_look_each,
     .checkpoint = tenants_checkpoint,
     .image = tenants_image,
 };
@@ -116,6 +117,7 @@ enum rc tenants_new(const struct tenants_opts *opts, struct tenants **ret_ts, st
                                     .quiet = true};
     pthread_mutex_init(&ts->keeper_lock, NULL);
     pthread_mutex_init(&ts->configure_lock, NULL);
+    pthread_mutex_init(&ts->past_lock, NULL);
     thr_cond_init(&ts->keeper_poked);
     for (int i = 0; i < TENANTS_SHARDS; i++) {
         pthread_mutex_init(&ts->shards[i].lock, NULL);
@@ -456,6 +458,7 @@ static void tear_down(struct tenants *ts)
     if (ts->opts.capture != NULL) sched_drop(ts->opts.capture, &ts->trim);
     pthread_mutex_destroy(&ts->keeper_lock);
     pthread_mutex_destroy(&ts->configure_lock);
+    pthread_mutex_destroy(&ts->past_lock);
     pthread_cond_destroy(&ts->keeper_poked);
     config_free(ts->base);
     os_close(ts->lock_fd);

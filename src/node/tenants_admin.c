@@ -22,6 +22,10 @@ struct dump { /* being read */
     struct sql_split split;
     uint64_t line; /* of text's first byte */
 };
+struct looks { /* copied under a lock, told without */
+    struct tenant_look *list;
+    size_t count, cap;
+};
 struct listing {
     struct tenants *ts;
     const char *from;
@@ -44,6 +48,7 @@ static enum rc run_statement(struct dump *d, const char *sql, size_t size, struc
 static uint64_t count_lines(const char *text, size_t size);
 static enum rc forget(struct slot *s, bool keep_backup, struct err *err);
 static enum rc move(struct slot *a, struct slot *b, struct err *err);
+static enum rc look_shard(struct shard *sh, struct looks *l, struct err *err);
 static enum rc list_one(void *ctx, const char *name, struct err *err);
 static enum rc stream_file(const char *path, tenant_bytes_fn *fn, void *ctx, struct err *err);
 
@@ -174,6 +179,31 @@ enum rc tenants_info(struct tenants *ts, const char *name, struct tenant_info *r
     thr_unlock(&sh->lock);
     *ret = info;
     return RC_OK;
+}
+
+enum rc tenants_look_each(struct tenants *ts, tenant_look_fn *fn, void *ctx,
+                          struct sql_writer_stats *ret_past, struct err *err)
+{
+    struct looks l = {0};
+    enum rc rc = RC_OK;
+    for (int i = 0; i < TENANTS_SHARDS && rc == RC_OK; i++) {
+        rc = look_shard(&ts->shards[i], &l, err);
+        for (size_t k = 0; k < l.count && rc == RC_OK; k++) {
+            char path[OS_PATH_MAX + 8];
+            struct stat st;
+            struct err ignored;
+            tenants_path(ts, l.list[k].name, TENANT_DATA, path);
+            strncat(path, "-wal", sizeof path - strlen(path) - 1);
+            if (os_stat(path, &st, &ignored) == RC_OK)
+                l.list[k].wal_bytes = (uint64_t)st.st_size;
+            rc = fn(ctx, &l.list[k], err);
+        }
+    }
+    mem_free(l.list);
+    thr_lock(&ts->past_lock);
+    *ret_past = ts->past;
+    thr_unlock(&ts->past_lock);
+    return rc;
 }
 
 enum rc tenants_checkpoint(struct tenants *ts, const char *name, struct err *err)
@@ -415,6 +445,35 @@ static enum rc move(struct slot *a, struct slot *b, struct err *err)
 }
 
 /* ---- list, image ---- */
+
+static enum rc look_shard(struct shard *sh, struct looks *l, struct err *err)
+{
+    enum rc rc = RC_OK;
+    l->count = 0;
+    thr_lock(&sh->lock);
+    for (const struct slot *s = sh->slots; s != NULL && rc == RC_OK; s = s->next) {
+        if (s->state != SLOT_OPEN) continue;
+        if (l->count == l->cap) {
+            size_t cap = l->cap == 0 ? 16 : 2 * l->cap;
+            void *more = mem_realloc(l->list, cap * sizeof *l->list);
+            if (more == NULL) {
+                rc = err_mem(err, "a look at the tenants");
+                break;
+            }
+            l->list = more;
+            l->cap = cap;
+        }
+        struct tenant_look *one = &l->list[l->count++];
+        struct task_place p;
+        task_place(s->task, &p);
+        *one = (struct tenant_look){.used = s->refs > 0, .failing = p.failing, .txid = p.staged};
+        one->txid_stored = p.uploaded;
+        memcpy(one->name, s->t.name, sizeof one->name);
+        sql_engine_look(s->t.engine, &one->engine);
+    }
+    thr_unlock(&sh->lock);
+    return rc;
+}
 
 static enum rc list_one(void *ctx, const char *name, struct err *err)
 {

@@ -95,6 +95,8 @@ struct tenants {
     struct shard shards[TENANTS_SHARDS];
     atomic_uint open, draining, parked;
     _Atomic uint64_t opened, closed;
+    pthread_mutex_t past_lock;
+    struct sql_writer_stats past; /* [past_lock] of engines that were closed */
     _Atomic int64_t memory;
 
     pthread_mutex_t configure_lock; /* one changes conf.json at a time */
@@ -200,6 +202,8 @@ enum rc tenants_list(struct tenants *ts, const char *from, tenant_list_fn *fn, v
                      struct err *err);
 enum rc tenants_info(struct tenants *ts, const char *name, struct tenant_info *ret,
                      struct err *err);
+enum rc tenants_look_each(struct tenants *ts, tenant_look_fn *fn, void *ctx,
+                          struct sql_writer_stats *ret_past, struct err *err);
 enum rc tenants_checkpoint(struct tenants *ts, const char *name, struct err *err);
 enum rc tenants_image(struct tenants *ts, const char *name, tenant_bytes_fn *fn, void *ctx,
                       struct err *err);

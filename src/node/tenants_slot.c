@@ -28,6 +28,7 @@ struct stored_wait {
 static enum rc start_task(struct slot *s, struct err *err);
 static enum rc start_engine(struct slot *s, struct err *err);
 static uint64_t page_size_of(const char *path);
+static void remember(struct slot *s);
 static void on_commit(void *ctx);
 static void on_stored(struct tenant_wait *w, enum rc rc, const struct err *err);
 static void on_drained(struct tenant_wait *w, enum rc rc, const struct err *err);
@@ -83,6 +84,7 @@ enum rc slot_start(struct slot *s, struct err *err)
 
 void slot_close_engine(struct slot *s)
 {
+    if (s->t.engine != NULL) remember(s);
     sql_engine_close(s->t.engine);
     s->t.engine = NULL;
     if (s->counted) atomic_fetch_sub(&s->ts->open, 1);
@@ -217,6 +219,23 @@ static uint64_t page_size_of(const char *path)
         return PAGE_SIZE;
     uint64_t size = get_be16(head + 16);
     return size == 1 ? 65536 : size < 512 ? PAGE_SIZE : size;
+}
+
+/* What its writer has done would be gone with it. */
+static void remember(struct slot *s)
+{
+    struct sql_engine_stats st;
+    struct sql_writer_stats *past = &s->ts->past;
+    sql_engine_look(s->t.engine, &st);
+    thr_lock(&s->ts->past_lock);
+    past->writes += st.writer.writes;
+    past->failed += st.writer.failed;
+    past->commits += st.writer.commits;
+    past->groups += st.writer.groups;
+    past->again += st.writer.again;
+    past->timed_out += st.writer.timed_out;
+    if (st.writer.group_max > past->group_max) past->group_max = st.writer.group_max;
+    thr_unlock(&s->ts->past_lock);
 }
 
 static void on_commit(void *ctx)

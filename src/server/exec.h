@@ -31,7 +31,7 @@ struct exec_env { /* what all executions share */
     int64_t durable_ms; /* so long a sync commit waits for the store */
     uint64_t byte_max;  /* of values in one result */
     /* After each statement; sql_err NULL: it went well. May be NULL. */
-    void (*note)(void *ctx, const struct tenant *t, const char *sql, size_t size, int64_t us,
+    void (*note)(void *ctx, struct tenant *t, const char *sql, size_t size, int64_t us,
                  const struct sql_done *done, const struct sql_error *sql_err);
     void *note_ctx;
 

@@ -181,6 +181,13 @@ void *http_data(const struct http_req *r)
     return r->data;
 }
 
+unsigned http_answered(const struct http_req *r, int64_t *ret_us, uint64_t *ret_bytes)
+{
+    *ret_us = r->stream != NULL || r->status == 0 ? os_mono_us() : r->answered_us;
+    *ret_bytes = r->sent;
+    return r->status;
+}
+
 /* ---- Inside ---- */
 
 void http__req_over(struct http_req *r)
@@ -192,6 +199,7 @@ void http__req_over(struct http_req *r)
     r->data_fini = NULL;
     if (r->body_counted > 0) atomic_fetch_sub(&c->server->body_sum, r->body_counted);
     r->body_counted = 0;
+    http__spill_free(r);
     buf_reset(&r->body);
     if (r->body.cap > BODY_KEPT) buf_fini(&r->body);
     buf_reset(&r->headers);
@@ -202,6 +210,8 @@ void http__req_over(struct http_req *r)
     http__stream_free(r->stream);
     r->stream = NULL;
     r->upgrade = NULL;
+    r->status = 0;
+    r->sent = 0;
     r->known = r->served = r->queued = r->unread = false;
     atomic_store(&r->gone, false);
     atomic_store(&r->turn, HTTP_TURN_HANDLER);
@@ -234,6 +244,7 @@ static enum rc fill_opts(struct http_server *s, const struct http_opts *opts, st
     if (o->threads > THREADS_MAX) o->threads = THREADS_MAX;
     if (o->head_max == 0) o->head_max = 32u << 10;
     if (o->body_max == 0) o->body_max = 64u << 20;
+    if (o->spill_max == 0) o->spill_max = UINT64_C(16) << 30;
     if (o->body_sum_max == 0) o->body_sum_max = 512u << 20;
     if (o->conn_max == 0) o->conn_max = 10000;
     if (o->threads > o->conn_max) o->threads = o->conn_max;
@@ -480,6 +491,8 @@ static bool expect_body(struct http_req *r, uint64_t size)
     const struct http_opts *o = &r->conn->server->opts;
     struct err ignored;
     if (size > o->body_max) {
+        atomic_store(&r->conn->body_since_ms, os_mono_ms());
+        if (size <= o->spill_max && http__spill_begin(r)) return true;
         http__refuse(r, 413, "BODY_TOO_LARGE", "The body of the request is too large");
         return false;
     }
@@ -500,7 +513,12 @@ static enum MHD_Result add_body(struct http_req *r, const char *data, size_t siz
     const char *code = NULL, *text = NULL;
     unsigned status = 0;
     if (atomic_load(&c->phase) == HTTP_LATE) return MHD_NO;
-    if (size > c->server->opts.body_max - r->body.size) {
+    bool over = r->spill == NULL && size > c->server->opts.body_max - r->body.size;
+    if (r->spill != NULL || (over && http__spill_begin(r))) {
+        if (http__spill_add(r, data, size)) return MHD_YES;
+        over = true;
+    }
+    if (over) {
         status = 413;
         code = "BODY_TOO_LARGE";
         text = "The body of the request is too large";

@@ -39,7 +39,11 @@ struct http_opts {
     int64_t receive_ms; /* for a whole request, from its first byte: slow clients; 0: 60 s; a body
                            may take longer while it comes faster than 16 KiB/s */
     const char *tls_cert, *tls_key; /* files, PEM; NULL: plain */
-    bool cors;                      /* answer OPTIONS and add Access-Control-* for any origin */
+    /* Asked when a body goes beyond body_max: the folder where a file may hold it, or NULL: 413. On
+     * the connection's thread, with the head at hand. May be NULL: none may. */
+    const char *(*spill)(void *ctx, const struct http_req *req);
+    uint64_t spill_max; /* bytes of such a body; 0: 16 GiB */
+    bool cors;          /* answer OPTIONS and add Access-Control-* for any origin */
     void (*handle)(void *ctx, struct http_req *req);
     void *ctx;
 };
@@ -64,6 +68,9 @@ const char *http_path(const struct http_req *r);   /* "/v2/pipeline", %XX decode
 const char *http_header(const struct http_req *r, const char *name); /* NULL: none */
 const char *http_query(const struct http_req *r, const char *name);  /* ?name=value; NULL: none */
 const void *http_body(const struct http_req *r, size_t *ret_size);
+/* The file with a body that went there (opts.spill), NULL: it is in memory. Deleted at the end of
+ * the request, unless it was renamed. */
+const char *http_body_file(const struct http_req *r, uint64_t *ret_size);
 bool http_from_loopback(const struct http_req *r);
 /* Turns true when the client has gone away or the server stops in a hurry: for struct call. Looked
  * after by a watcher only for requests that are not answered within 20 ms. */
@@ -71,6 +78,10 @@ const atomic_bool *http_gone(struct http_req *r);
 /* Memory of the handler that lives as long as the request; fini (may be NULL) runs at its end. */
 void http_set_data(struct http_req *r, void *data, void (*fini)(void *data));
 void *http_data(const struct http_req *r);
+
+/* For the fini of http_set_data: the status that was given, 0: none; when (os_mono_us; of an answer
+ * in pieces: now); bytes of its body, before compression. */
+unsigned http_answered(const struct http_req *r, int64_t *ret_us, uint64_t *ret_bytes);
 
 /* ---- The answer ---- */
 /* Name and value are copied. Fails: RC_NO_MEM; RC_INVALID a line break in them. */

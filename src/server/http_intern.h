@@ -5,6 +5,7 @@
  *   http_listen.c  addresses and listening sockets
  *   http_reply.c   answers: headers, compression, CORS, refusals
  *   http_stream.c  answers in pieces, and sockets given away (upgrade)
+ *   http_spill.c   bodies that go to a file
  *   http_watch.c   the one thread that looks for clients who have gone, are too slow, or still send
  *                  what nobody will read
  *   http_front.c   TLS, before a connection gets to the library
@@ -45,11 +46,13 @@ struct http_stream {
     bool headless; /* [const] nobody will read a body: HEAD */
 };
 
+struct http_spill;
 struct http_req {
     struct http_conn *conn;
     const char *method, *path;
     struct buf body;
-    size_t body_counted; /* what it adds to the sum of all bodies */
+    struct http_spill *spill; /* the body is there; NULL: in memory */
+    size_t body_counted;      /* what it adds to the sum of all bodies */
     bool known, served, head;
     bool unread; /* refused before it was read: the client may still be sending */
     bool queued, over;
@@ -62,6 +65,8 @@ struct http_req {
     struct buf headers;            /* name NUL value NUL ... */
     struct MHD_Response *response; /* NULL when answered: break the connection */
     unsigned status;
+    int64_t answered_us;
+    uint64_t sent; /* bytes of the answer's body, as it was given */
     struct http_stream *stream;
     http_upgrade_fn *upgrade;
     void *upgrade_ctx;
@@ -158,6 +163,12 @@ void http__zips_free(struct http_server *s);
 /* The library is through with the request; true: so is the writer. */
 bool http__stream_dead(struct http_req *r);
 void http__stream_free(struct http_stream *s);
+
+/* ---- http_spill.c ---- */
+/* From now on its body, with what has come of it, goes to a file. False: it may not, or cannot. */
+bool http__spill_begin(struct http_req *r);
+bool http__spill_add(struct http_req *r, const void *data, size_t size); /* false: too much */
+void http__spill_free(struct http_req *r);
 
 /* ---- http_watch.c ---- */
 MUST_CHECK enum rc http__watch_start(struct http_server *s, struct err *err);

@@ -1,5 +1,6 @@
 /* http_reply.c -- answers: headers, compression, CORS, refusals. See http.h and http_intern.h. */
 #include "base/mem.h"
+#include "base/os.h"
 #include "base/thr.h"
 #include "server/http_intern.h"
 #include <ctype.h>
@@ -45,6 +46,7 @@ enum rc http_add_header(struct http_req *r, const char *name, const char *value,
 
 void http_reply(struct http_req *r, unsigned status, const char *type, struct buf *body)
 {
+    r->sent = body->size;
     bool zipped = false, apt = body->size > ZIP_MIN && status == MHD_HTTP_OK &&
                                !http__has_header(r, MHD_HTTP_HEADER_CONTENT_ENCODING);
     if (apt && takes_gzip(r)) zipped = zip_body(r, body);
@@ -73,6 +75,7 @@ void http_reply_text(struct http_req *r, unsigned status, const char *type, cons
     }
     r->response = response;
     r->status = status;
+    r->sent = strlen(text);
     http__answer(r);
 }
 
@@ -80,6 +83,7 @@ void http__answer(struct http_req *r)
 {
     struct MHD_Connection *mhd = r->conn->mhd;
     struct http_shard *shard = r->conn->shard;
+    r->answered_us = os_mono_us();
     /* The last touch of the request. Of its connection, too, unless it sleeps: nobody else wakes
      * it. Of the server: the count, for which http_server_stop waits. */
     if (atomic_exchange(&r->turn, HTTP_TURN_ANSWERED) == HTTP_TURN_ASLEEP)

@@ -154,6 +154,7 @@ static enum rc append(struct http_req *r, const void *data, size_t size, bool fl
             st->off = 0;
         }
         rc = buf_append(&st->data, data, size, err);
+        r->sent += size;
     }
     size_t backlog = st->data.size - st->off;
     if (rc == RC_OK && backlog > 0 && (flush || backlog >= WAKE_BYTES)) wake(r);

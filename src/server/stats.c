@@ -15,12 +15,12 @@
 #include "base/thr.h"
 #include "sql/token.h"
 
-#define SHARDS     64 /* the last is shared */
-#define PARTS      4  /* of a tenant's counts */
-#define CHAINS     2048
-#define NONE       UINT16_MAX
-#define SECOND_MS  1000
-#define APART      64 /* bytes between what different threads write */
+#define SHARDS    64 /* the last is shared */
+#define PARTS     4  /* of a tenant's counts */
+#define CHAINS    2048
+#define NONE      UINT16_MAX
+#define SECOND_MS 1000
+#define APART     64 /* bytes between what different threads write */
 
 typedef _Atomic uint64_t count;
 
@@ -34,10 +34,10 @@ struct shard {
     uint8_t apart[APART];
 };
 
-struct top { /* a list of the worst statements of a tenant */
+struct top {                                  /* a list of the worst statements of a tenant */
     count least;                              /* of values, when full; else 0 */
     count keys[STATS_TOP], values[STATS_TOP]; /* key 0: free */
-    struct top_query { /* [entry lock] */
+    struct top_query {                        /* [entry lock] */
         char *sql;
         int64_t us;
         uint64_t rows_read, rows_written;
@@ -63,8 +63,8 @@ struct line { /* for the log */
 struct stats {
     struct stats_opts opts;
     pthread_mutex_t table_lock;
-    uint16_t chains[CHAINS];        /* [table_lock] */
-    atomic_uint now;                /* ticks */
+    uint16_t chains[CHAINS];             /* [table_lock] */
+    atomic_uint now;                     /* ticks */
     atomic_uint used[STATS_TENANTS_MAX]; /* ticks; apart, because all are looked through */
     pthread_mutex_t slow_lock;
     int64_t second_ms; /* [slow_lock] when the one at hand began */
@@ -76,7 +76,7 @@ struct stats {
 };
 
 const uint32_t stats_bounds_us[STATS_BOUNDS] = {
-    50,     100,    250,    500,     1000,    2500,    5000,    10000,    25000,
+    50,    100,    250,    500,    1000,    2500,    5000,    10000,    25000,
     50000, 100000, 250000, 500000, 1000000, 2500000, 5000000, 10000000, 30000000};
 
 static unsigned thread_number(void);
@@ -331,15 +331,24 @@ static enum stats_fault fault_of(const char *code)
         const char *code; /* or its beginning */
         enum stats_fault fault;
     } faults[] = {
-        {"SQLITE_CONSTRAINT", STATS_FAULT_CONSTRAINT}, {"SQLITE_MISMATCH", STATS_FAULT_CONSTRAINT},
-        {"SQL_", STATS_FAULT_INPUT},                   {"ARGS_", STATS_FAULT_INPUT},
-        {"SQLITE_UNKNOWN", STATS_FAULT_INPUT},         {"SQLITE_RANGE", STATS_FAULT_INPUT},
-        {"SQLITE_BUSY", STATS_FAULT_BUSY},             {"SQLITE_LOCKED", STATS_FAULT_BUSY},
-        {"TRANSACTION_", STATS_FAULT_BUSY},            {"SQLITE_INTERRUPT", STATS_FAULT_INTERRUPT},
-        {"SQLITE_AUTH", STATS_FAULT_DENIED},           {"SQLITE_READONLY", STATS_FAULT_DENIED},
-        {"SQLITE_PERM", STATS_FAULT_DENIED},           {"AUTH_", STATS_FAULT_DENIED},
-        {"BLOCKED", STATS_FAULT_DENIED},               {"SQLITE_TOOBIG", STATS_FAULT_LIMIT},
-        {"SQLITE_FULL", STATS_FAULT_LIMIT},            {"RESPONSE_TOO_LARGE", STATS_FAULT_LIMIT},
+        {"SQLITE_CONSTRAINT", STATS_FAULT_CONSTRAINT},
+        {"SQLITE_MISMATCH", STATS_FAULT_CONSTRAINT},
+        {"SQL_", STATS_FAULT_INPUT},
+        {"ARGS_", STATS_FAULT_INPUT},
+        {"SQLITE_UNKNOWN", STATS_FAULT_INPUT},
+        {"SQLITE_RANGE", STATS_FAULT_INPUT},
+        {"SQLITE_BUSY", STATS_FAULT_BUSY},
+        {"SQLITE_LOCKED", STATS_FAULT_BUSY},
+        {"TRANSACTION_", STATS_FAULT_BUSY},
+        {"SQLITE_INTERRUPT", STATS_FAULT_INTERRUPT},
+        {"SQLITE_AUTH", STATS_FAULT_DENIED},
+        {"SQLITE_READONLY", STATS_FAULT_DENIED},
+        {"SQLITE_PERM", STATS_FAULT_DENIED},
+        {"AUTH_", STATS_FAULT_DENIED},
+        {"BLOCKED", STATS_FAULT_DENIED},
+        {"SQLITE_TOOBIG", STATS_FAULT_LIMIT},
+        {"SQLITE_FULL", STATS_FAULT_LIMIT},
+        {"RESPONSE_TOO_LARGE", STATS_FAULT_LIMIT},
     };
     for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++)
         if (strncmp(code, faults[i].code, strlen(faults[i].code)) == 0) return faults[i].fault;

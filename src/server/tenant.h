@@ -26,6 +26,7 @@ struct tenant {
     char name[AUTH_NAME_MAX + 1];
     struct sql_engine *engine;
     const struct tenant_conf *_Atomic conf;
+    _Atomic unsigned stats; /* the server's own (stats.h); zeroed by who makes the tenant */
 };
 
 /* Tell when everything that was committed before is in the store. */
@@ -52,6 +53,13 @@ struct tenant_info {
     uint64_t bytes, wal_bytes;  /* of the files */
     uint64_t txid, txid_stored; /* newest captured here, newest in the store; 0 while closed */
 };
+struct tenant_look { /* an open one, as it is now */
+    char name[AUTH_NAME_MAX + 1];
+    bool used, failing; /* by somebody; the store does not answer for it */
+    uint64_t wal_bytes, txid, txid_stored;
+    struct sql_engine_stats engine;
+};
+typedef enum rc tenant_look_fn(void *ctx, const struct tenant_look *look, struct err *err);
 typedef enum rc tenant_list_fn(void *ctx, const struct tenant_info *info, struct err *err);
 /* Bytes of a file on their way out. */
 typedef enum rc tenant_bytes_fn(void *ctx, const void *data, size_t size, struct err *err);
@@ -94,6 +102,10 @@ struct tenants_ops {
                     struct err *err);
     enum rc (*info)(struct tenants *ts, const char *name, struct tenant_info *ret,
                     struct err *err); /* ret->name is `name` */
+    /* Those that are open, in no order; opens none and keeps none open. *ret_past: what the writers
+     * of those that were closed since the start have done. */
+    enum rc (*look)(struct tenants *ts, tenant_look_fn *fn, void *ctx,
+                    struct sql_writer_stats *ret_past, struct err *err);
     enum rc (*checkpoint)(struct tenants *ts, const char *name, struct err *err);
     /* A consistent image of the database file, while others write. */
     enum rc (*image)(struct tenants *ts, const char *name, tenant_bytes_fn *fn, void *ctx,

@@ -11,7 +11,7 @@
 #define STATEMENTS_MAX  1024
 #define KEPT_SQL_MAX    (64u << 10) /* a longer text is prepared each time */
 #define KEPT_BYTES_MAX  (4u << 20)  /* all kept statements together */
-#define SQL_SIZE_MAX    (16 << 20)
+#define SQL_SIZE_MAX (256 << 20) /* bytes of a statement: blobs as hexadecimal digits in dumps */
 #define VALUE_MAX       (128u << 20)
 #define PROGRESS_STEPS  4000
 #define LOOKASIDE_SIZE  512 /* bytes of a slot, and how many */

@@ -20,7 +20,13 @@ import { wsConnect } from './lib/ws.mjs';
 
 const { OURS: ours, THEIRS: theirs, SERVER: kind = 'sluice' } = process.env;
 
-const measured = ['query_duration_ms', 'rows_read', 'rows_written', 'replication_index', 'stream_ttl_ms'];
+const measured = [
+    'query_duration_ms',
+    'rows_read',
+    'rows_written',
+    'replication_index',
+    'stream_ttl_ms',
+];
 const dropped = new Set([...measured, 'baton', 'base_url', 'extended_code']);
 
 function tidy(value) {
@@ -36,10 +42,15 @@ function tidy(value) {
 
 /* SQLite's words, without what the server puts around them. */
 function tidyError({ message, code }) {
-    if (['SQL_PARSE_ERROR', 'SQL_INPUT_ERROR'].includes(code) && /syntax|parse|token|incomplete/.test(message)) {
+    if (
+        ['SQL_PARSE_ERROR', 'SQL_INPUT_ERROR'].includes(code) &&
+        /syntax|parse|token|incomplete/.test(message)
+    ) {
         return { error: 'not SQL' };
     }
-    const words = message.replace(/^SQL(ite| input) error: /, '').replace(/ \(at offset \d+\)$/, '');
+    const words = message
+        .replace(/^SQL(ite| input) error: /, '')
+        .replace(/ \(at offset \d+\)$/, '');
     const counted = code === 'ARGS_INVALID' ? 'arguments' : words;
     return { code: code === 'SQL_INPUT_ERROR' ? 'SQLITE_UNKNOWN' : code, message: counted };
 }
@@ -47,7 +58,13 @@ function tidyError({ message, code }) {
 function tidyAnswer({ status, headers, text }, path) {
     if (status >= 400) return { status };
     if (path.endsWith('/cursor') && status === 200) {
-        return { status, lines: text.split('\n').filter((line) => line !== '').map((line) => tidy(JSON.parse(line))) };
+        return {
+            status,
+            lines: text
+                .split('\n')
+                .filter((line) => line !== '')
+                .map((line) => tidy(JSON.parse(line))),
+        };
     }
     try {
         return { status, type: headers['content-type'] ?? null, body: tidy(JSON.parse(text)) };
@@ -71,7 +88,12 @@ async function http(base, step, state) {
         body = JSON.stringify(body).replace('"{baton}"', JSON.stringify(state.baton));
         body = body.replace('"{first}"', JSON.stringify(state.first));
     }
-    const answer = await request(base, { method, path, headers: { 'content-type': 'application/json', ...headers }, body });
+    const answer = await request(base, {
+        method,
+        path,
+        headers: { 'content-type': 'application/json', ...headers },
+        body,
+    });
     state.baton = batonOf(answer.text);
     state.first ??= state.baton;
     return tidyAnswer(answer, path);
@@ -83,14 +105,17 @@ async function socket(base, step) {
     for (const message of step.messages) ws.text(message);
     const got = [];
     for (;;) {
-        const event = await ws.next(got.length < step.messages.length ? 2000 : 50).catch(() => null);
+        const event = await ws
+            .next(got.length < step.messages.length ? 2000 : 50)
+            .catch(() => null);
         if (event === null) break;
         if (event.type === 'close' || event.type === 'end') {
             got.push({ closed: true });
             break;
         }
         got.push(tidy(JSON.parse(event.data)));
-        if (got.length === step.messages.length && !got.some((m) => m.type === 'hello_error')) break;
+        if (got.length === step.messages.length && !got.some((m) => m.type === 'hello_error'))
+            break;
     }
     ws.destroy();
     return got.sort((a, b) => (a.request_id ?? -1) - (b.request_id ?? -1));
@@ -122,10 +147,15 @@ function check(one) {
         const [mine, their] = await Promise.all([play(ours, one), play(theirs, one)]);
         const same = isDeepStrictEqual(mine, their);
         if (one.why && kind === 'sluice') {
-            assert.ok(!same, `it is answered alike by now, so the reason is out of date: ${one.why}`);
+            assert.ok(
+                !same,
+                `it is answered alike by now, so the reason is out of date: ${one.why}`,
+            );
         } else if (!same) {
             const at = mine.findIndex((answer, i) => !isDeepStrictEqual(answer, their[i]));
-            const error = new Error(`step ${at}\n  ours:   ${short(mine[at])}\n  theirs: ${short(their[at])}`);
+            const error = new Error(
+                `step ${at}\n  ours:   ${short(mine[at])}\n  theirs: ${short(their[at])}`,
+            );
             error.stack = error.message;
             throw error;
         }

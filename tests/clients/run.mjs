@@ -2,7 +2,15 @@
  * run.mjs -- what `run` runs: parts, each on a fresh server, and the table of what came of them.
  */
 import { spawn } from 'node:child_process';
-import { cpSync, existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import {
+    cpSync,
+    existsSync,
+    mkdtempSync,
+    readFileSync,
+    readdirSync,
+    rmSync,
+    writeFileSync,
+} from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -45,7 +53,16 @@ function program(command, args, { cwd, env = {}, seconds = 240 } = {}) {
 /* Notes the outcome of a suite. counts: {passed, failed, skipped, known}, or null if there are none. */
 function note(suite, configuration, counts, { status, output, began }) {
     const seconds = ((Date.now() - began) / 1000).toFixed(1);
-    const row = { suite, configuration, passed: 0, failed: 0, skipped: 0, known: 0, ...counts, seconds };
+    const row = {
+        suite,
+        configuration,
+        passed: 0,
+        failed: 0,
+        skipped: 0,
+        known: 0,
+        ...counts,
+        seconds,
+    };
     if (!counts || (status !== 0 && row.failed === 0)) row.failed += 1;
     if (row.failed > 0) {
         console.log(`---- ${suite} ${configuration}: status ${status}`);
@@ -56,7 +73,7 @@ function note(suite, configuration, counts, { status, output, began }) {
 
 function shorten(text) {
     const lines = text.split('\n').filter((line) => !/^ok |✔|^\s+✓/.test(line));
-    const most = 600;
+    const most = 400;
     if (lines.length <= most) return lines.join('\n');
     return [...lines.slice(0, most), `... ${lines.length - most} more lines`].join('\n');
 }
@@ -143,6 +160,15 @@ async function copied(set, fn) {
 }
 
 const bothWays = ['libsql', 'hrana'];
+const needs = { kysely: '20', prisma: '20.19' };
+
+function isOlder(version, than) {
+    const [a, b] = [version, than].map((text) => text.split('.').map(Number));
+    for (let i = 0; i < b.length; i++) {
+        if (a[i] !== b[i]) return a[i] < b[i];
+    }
+    return false;
+}
 
 async function adapters(only) {
     await copied('adapters', async (dir) => {
@@ -150,6 +176,13 @@ async function adapters(only) {
         for (const file of names.sort()) {
             const name = file.replace('.mjs', '');
             if (only ? name !== only : name === 'embedded') continue;
+            if (isOlder(process.versions.node, needs[name] ?? '18')) {
+                omit(
+                    `adapter ${name}`,
+                    `it needs node ${needs[name]}, this is ${process.versions.node}`,
+                );
+                continue;
+            }
             for (const way of bothWays.includes(name) ? ['http', 'ws'] : ['http']) {
                 await withServer({}, name, async (server) => {
                     const env = { URL: way === 'ws' ? server.wsUrl : server.url, SERVER: kind };
@@ -168,7 +201,10 @@ async function sync() {
     await copied('sync', (dir) =>
         withServer({}, 'sync', (server) => {
             const env = { URL: server.url, SERVER: kind };
-            return tap('sync', '@tursodatabase/sync', path.join(dir, 'sync.mjs'), { cwd: dir, env });
+            return tap('sync', '@tursodatabase/sync', path.join(dir, 'sync.mjs'), {
+                cwd: dir,
+                env,
+            });
         }),
     );
 }
@@ -177,19 +213,36 @@ async function sync() {
 
 /* Tests that fail and should not count: [server or null for any, suite, names, why]. */
 const expected = [
-    ['sqld', 'hrana-client', /^batches w\/ cursor/, 'an entry of a cursor that the client does not know'],
-    ['sqld', 'hrana-client', /^describe\(\) trivial statement$/, 'its test is about a later order of keys'],
+    [
+        'sqld',
+        'hrana-client',
+        /^batches w\/ cursor/,
+        'an entry of a cursor that the client does not know',
+    ],
+    [
+        'sqld',
+        'hrana-client',
+        /^describe\(\) trivial statement$/,
+        'its test is about a later order of keys',
+    ],
     [
         null,
         'serverless',
         /prepare\(\) method creates|iterate\(\) method works|get\(\) method queries a single/,
         'the tests index rows by position, which the client no longer does',
     ],
-    ['sqld', 'serverless', /batch\(\) method executes/, 'a string in double quotes, which libSQL refuses'],
+    [
+        'sqld',
+        'serverless',
+        /batch\(\) method executes/,
+        'a string in double quotes, which libSQL refuses',
+    ],
 ];
 
 function isExpected(suite, name) {
-    return expected.some(([server, of, names]) => (server ?? kind) === kind && of === suite && names.test(name));
+    return expected.some(
+        ([server, of, names]) => (server ?? kind) === kind && of === suite && names.test(name),
+    );
 }
 
 function checkout(name, built, build) {
@@ -203,7 +256,15 @@ function checkout(name, built, build) {
 
 async function jest(suite, configuration, cwd, env, more = []) {
     const out = path.join(mkdtempSync(path.join(os.tmpdir(), 'clients-jest-')), 'result.json');
-    const args = ['--no-install', 'jest', '--runInBand', '--forceExit', '--json', `--outputFile=${out}`, ...more];
+    const args = [
+        '--no-install',
+        'jest',
+        '--runInBand',
+        '--forceExit',
+        '--json',
+        `--outputFile=${out}`,
+        ...more,
+    ];
     const began = Date.now();
     const done = await program('npx', args, { cwd, env });
     let counts = null;
@@ -215,12 +276,15 @@ async function jest(suite, configuration, cwd, env, more = []) {
             skipped: result.numPendingTests,
         };
         let failures = result.testResults.flatMap((file) =>
-            file.assertionResults.filter((test) => test.status === 'failed'));
+            file.assertionResults.filter((test) => test.status === 'failed'),
+        );
         const all = failures.length;
         failures = failures.filter((test) => !isExpected(suite, test.fullName));
         counts.known = all - failures.length;
         counts.failed -= counts.known;
-        const words = failures.map((test) => `${test.fullName}\n${test.failureMessages.join('\n').slice(0, 600)}`);
+        const words = failures.map(
+            (test) => `${test.fullName}\n${test.failureMessages.join('\n').slice(0, 600)}`,
+        );
         done.output = words.join('\n') || done.output.slice(-3000);
     }
     rmSync(path.dirname(out), { recursive: true, force: true });
@@ -238,8 +302,10 @@ async function libsqlClient(only) {
             const env = { URL: way === 'ws' ? server.wsUrl : server.url, SERVER: 'sqld' };
             /* Its test of a local replica wants its file in /tmp to be new, and cannot work over a
              * WebSocket: it gives the URL to a part of the client that takes HTTP only. */
-            const forget = () => ['', '-wal', '-shm', '-info', '-client_wal_index'].forEach((end) =>
-                rmSync(`/tmp/local.db${end}`, { force: true }));
+            const forget = () =>
+                ['', '-wal', '-shm', '-info', '-client_wal_index'].forEach((end) =>
+                    rmSync(`/tmp/local.db${end}`, { force: true }),
+                );
             const more = way === 'ws' ? ['-t', '^(?!embedded replica test)'] : [];
             forget();
             await jest('libsql-client', way, path.join(dir, 'packages/libsql-client'), env, more);
@@ -262,7 +328,9 @@ const hranaWays = [
 ];
 
 async function hranaClient(only) {
-    const dir = checkout('hrana-client-ts', 'node_modules', (root) => npm(['ci', '--ignore-scripts'], { cwd: root }));
+    const dir = checkout('hrana-client-ts', 'node_modules', (root) =>
+        npm(['ci', '--ignore-scripts'], { cwd: root }),
+    );
     for (const [name, facade] of hranaWays) {
         if (only && name !== only) continue;
         await withServer({}, 'hrana-client', async (server) => {
@@ -278,8 +346,13 @@ async function hranaClient(only) {
 async function ava(suite, configuration, cwd, args, env) {
     const began = Date.now();
     const done = await program('npx', ['--no-install', 'ava', '--tap', ...args], { cwd, env });
-    const count = (label) => Number(done.output.match(new RegExp(`^# ${label} (\\d+)$`, 'm'))?.[1] ?? NaN);
-    const counts = { passed: count('pass'), failed: count('fail') || 0, skipped: count('skip') || 0 };
+    const count = (label) =>
+        Number(done.output.match(new RegExp(`^# ${label} (\\d+)$`, 'm'))?.[1] ?? NaN);
+    const counts = {
+        passed: count('pass'),
+        failed: count('fail') || 0,
+        skipped: count('skip') || 0,
+    };
     const failures = [...done.output.matchAll(/^not ok \d+ - (.*)$/gm)].map((match) => match[1]);
     counts.known = failures.filter((name) => isExpected(suite, name)).length;
     counts.failed -= counts.known;
@@ -294,15 +367,26 @@ async function serverless() {
         npm(['exec', '--', 'tsup'], { cwd: dir });
     });
     await withServer({}, 'serverless', async (server) => {
-        const tests = readdirSync(path.join(root, 'integration-tests')).filter((name) => name.endsWith('.test.mjs'));
+        const tests = readdirSync(path.join(root, 'integration-tests')).filter((name) =>
+            name.endsWith('.test.mjs'),
+        );
         const env = { TURSO_DATABASE_URL: server.url };
-        await ava('serverless', 'its tests', root, tests.map((name) => `integration-tests/${name}`), env);
+        await ava(
+            'serverless',
+            'its tests',
+            root,
+            tests.map((name) => `integration-tests/${name}`),
+            env,
+        );
     });
     const differential = path.join(root, 'differential');
     if (!existsSync(path.join(differential, 'node_modules'))) {
         const file = path.join(differential, 'package.json');
         const wanted = JSON.parse(readFileSync(file, 'utf8'));
-        wanted.dependencies = { '@tursodatabase/database': '0.7.2', '@tursodatabase/serverless': 'file:..' };
+        wanted.dependencies = {
+            '@tursodatabase/database': '0.7.2',
+            '@tursodatabase/serverless': 'file:..',
+        };
         writeFileSync(file, JSON.stringify(wanted, null, 2));
         npm(['install', '--no-package-lock'], { cwd: differential });
     }
@@ -319,27 +403,42 @@ const parts = { wire, compare, adapters, embedded, sync, 'libsql-client': libsql
 Object.assign(parts, { 'hrana-client': hranaClient, serverless });
 
 function printTable() {
-    const rows = table.map((row) => [row.suite, row.configuration, row.passed, row.failed, row.skipped,
-        row.known, row.seconds].map((cell) => String(cell ?? '')));
+    const rows = table.map((row) =>
+        [
+            row.suite,
+            row.configuration,
+            row.passed,
+            row.failed,
+            row.skipped,
+            row.known,
+            row.seconds,
+        ].map((cell) => String(cell ?? '')),
+    );
     rows.unshift(['suite', 'configuration', 'passed', 'failed', 'skipped', 'known', 'seconds']);
-    const widths = rows[0].map((_, i) => Math.max(...rows.filter((_, n) => !table[n - 1]?.omitted || i === 0)
-        .map((row) => row[i].length)));
+    const widths = rows[0].map((_, i) =>
+        Math.max(
+            ...rows.filter((_, n) => !table[n - 1]?.omitted || i === 0).map((row) => row[i].length),
+        ),
+    );
     console.log(`\nserver: ${kind}`);
     for (const row of rows) {
-        const cells = row.map((cell, i) => (i < 2 ? cell.padEnd(widths[i]) : cell.padStart(widths[i])));
+        const cells = row.map((cell, i) =>
+            i < 2 ? cell.padEnd(widths[i]) : cell.padStart(widths[i]),
+        );
         console.log(cells.join('  ').trimEnd());
     }
 }
 
 async function main() {
     const wanted = [];
-    for (let args = process.argv.slice(2); args.length > 0; ) {
+    for (let args = process.argv.slice(2); args.length > 0;) {
         const arg = args.shift();
         if (arg === '--server') kind = args.shift();
         else if (arg === '--keep') keep = true;
         else wanted.push(arg);
     }
-    if (!['sluice', 'sqld'].includes(kind)) throw new Error(`--server: sluice or sqld, not '${kind}'`);
+    if (!['sluice', 'sqld'].includes(kind))
+        throw new Error(`--server: sluice or sqld, not '${kind}'`);
     for (const part of wanted) {
         if (!parts[part.split(':')[0]]) throw new Error(`there is no part '${part}'`);
     }

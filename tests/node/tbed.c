@@ -226,7 +226,7 @@ int64_t tbed_log_int(struct tbed *b, const char *name, uint64_t txid, const char
     struct restore_result res;
     struct err err = {0};
     snprintf(path, sizeof path, "%s/backup/%s", b->data, name);
-    snprintf(out, sizeof out, "%s/restored.db", b->dir);
+    snprintf(out, sizeof out, "%s/restored-%s.db", b->dir, name); /* threads */
     unlink(out);
     assert_int_equal(store_open(path, &store, &err), RC_OK);
     const struct log lg = {.store = store};
@@ -249,6 +249,7 @@ int64_t tbed_log_int(struct tbed *b, const char *name, uint64_t txid, const char
         sqlite3_finalize(st);
     }
     assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    unlink(out);
     return value;
 }
 

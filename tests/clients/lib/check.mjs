@@ -15,7 +15,8 @@ export function skip(reason) {
 export async function runChecks(title, checks, { only, after } = {}) {
     const count = { passed: 0, failed: 0, skipped: 0, known: 0 };
     let number = 0;
-    const print = (ok, text) => console.log(visible(`${ok ? 'ok' : 'not ok'} ${++number} - ${text}`));
+    const print = (ok, text) =>
+        console.log(visible(`${ok ? 'ok' : 'not ok'} ${++number} - ${text}`));
     console.log(`# ${title}`);
     for (const [name, fn, known] of checks) {
         if (only && !name.includes(only)) continue;
@@ -59,7 +60,10 @@ function limited(fn, name) {
 
 /* Control characters, which SQL may have, as text. */
 function visible(text) {
-    return text.replace(/[\x00-\x09\x0b-\x1f]/g, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`);
+    return text.replace(
+        /[\x00-\x09\x0b-\x1f]/g,
+        (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`,
+    );
 }
 
 function oneLine(text) {

@@ -18,10 +18,13 @@ export async function startFacade(target, { hidden = [], protocol = null } = {})
             return;
         }
         const { method, headers } = req;
-        const inner = http.request({ ...where, agent, method, path: req.url, headers }, (answer) => {
-            res.writeHead(answer.statusCode, answer.headers);
-            answer.pipe(res);
-        });
+        const inner = http.request(
+            { ...where, agent, method, path: req.url, headers },
+            (answer) => {
+                res.writeHead(answer.statusCode, answer.headers);
+                answer.pipe(res);
+            },
+        );
         inner.on('error', () => res.destroy());
         req.pipe(inner);
     });

@@ -83,7 +83,9 @@ export async function startServer(kind, options = {}) {
         if (answer?.status === 200) break;
         if (gone !== null || Date.now() > deadline) {
             kill();
-            throw new Error(`${kind} does not start (${gone ?? 'no answer'}):\n${log().slice(-2000)}`);
+            throw new Error(
+                `${kind} does not start (${gone ?? 'no answer'}):\n${log().slice(-2000)}`,
+            );
         }
         await new Promise((resolve) => setTimeout(resolve, 30));
     }

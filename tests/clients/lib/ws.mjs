@@ -102,7 +102,10 @@ export class Ws {
         if (!fin) return;
         const whole = Buffer.concat(this.parts);
         this.parts = [];
-        this.#emit({ type: this.kind, data: this.kind === 'text' ? whole.toString('utf8') : whole });
+        this.#emit({
+            type: this.kind,
+            data: this.kind === 'text' ? whole.toString('utf8') : whole,
+        });
     }
 
     /* The next message, control frame or {type: "end"}. */
