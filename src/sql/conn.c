@@ -11,7 +11,7 @@
 #define STATEMENTS_MAX  1024
 #define KEPT_SQL_MAX    (64u << 10) /* a longer text is prepared each time */
 #define KEPT_BYTES_MAX  (4u << 20)  /* all kept statements together */
-#define SQL_SIZE_MAX (256 << 20) /* bytes of a statement: blobs as hexadecimal digits in dumps */
+#define SQL_SIZE_MAX    (256 << 20) /* bytes of a statement: blobs as hexadecimal digits in dumps */
 #define VALUE_MAX       (128u << 20)
 #define PROGRESS_STEPS  4000
 #define LOOKASIDE_SIZE  512 /* bytes of a slot, and how many */
@@ -728,15 +728,15 @@ static enum rc prepare(struct sql_conn *c, const char *sql, size_t size, unsigne
     } else {
         code = sqlite3_prepare_v3(c->db, sql, (int)size, flags, &ret_k->stmt, &tail);
     }
+    /* SQLite does as these PRAGMAs say while it prepares them, run or not. */
+    if (c->guard.seen & SEEN_SETTING) c->tainted = true;
+    if (c->guard.seen & SEEN_DEFER) c->defers = true;
     unsigned tricks =
         code == SQLITE_OK && c->guard.policy != NULL ? sql_tricks_of(sql, (size_t)(tail - sql)) : 0;
     if ((tricks & SQL_TRICK_UNSEEN) != 0) TRY(check_unseen(c, ret_k, sql_err, err));
     if ((tricks & SQL_TRICK_REPLACE) != 0) code = prepare_replace(c, sql, size, flags, ret_k);
     if (code != SQLITE_OK) return conn_fail(c, code, sqlite3_error_offset(c->db), sql_err, err);
     ret_k->seen = c->guard.seen;
-    /* SQLite does as these PRAGMAs say while it prepares them, run or not. */
-    if (ret_k->seen & SEEN_SETTING) c->tainted = true;
-    if (ret_k->seen & SEEN_DEFER) c->defers = true;
     *ret_used = (size_t)(tail - sql);
     /* Only blanks were left, or a comment without an end. */
     if (*ret_used == 0) *ret_used = size;

@@ -20,8 +20,9 @@ struct sql_conn;
 /* A second opinion on each action of a statement while it is prepared, for roles. action: a code of
  * sqlite3_set_authorizer; the texts as documented there, may be NULL. True: allowed.
  * SQLite does not ask for everything (actions.h): that is SQL_ACTION_UNSEEN, and SQLITE_DELETE for
- * each table that a REPLACE writes to; VACUUM is SQLITE_PRAGMA "vacuum". Tables that a virtual table
- * keeps for itself ("docs_data" of "docs") are allowed to whoever may use the virtual table. */
+ * each table that a REPLACE writes to; VACUUM is SQLITE_PRAGMA "vacuum". Tables that a virtual
+ * table keeps for itself ("docs_data" of "docs") are allowed to whoever may use the virtual table.
+ */
 typedef bool sql_policy_fn(void *ctx, int action, const char *a, const char *b, const char *db);
 
 struct sql_conn_opts {

@@ -24,8 +24,8 @@ struct sql_stream { /* the owner's; zeroed but for engine: clean */
     bool asked, granted; /* granted implies asked */
     bool lost;           /* timed out */
     bool all_read;       /* the client may only read */
-    /* See sql_conn_policy. The same ctx means the same rules for as long as the engine lives:
-     * connections, and statements that were allowed on them, go from client to client. */
+    /* See sql_conn_policy: asked on whatever connection is used. No connection keeps it longer than
+     * the stream has that connection. */
     sql_policy_fn *policy;
     void *policy_ctx;
     uint64_t commit; /* number of its last commit; 0: none yet */

@@ -4,7 +4,7 @@
  *   OURS=http://... THEIRS=http://... node compare.mjs [WORDS]
  *
  * WORDS: only the cases whose names have them. What is not compared, in any case:
- *   - how long something took, what was read and written, indexes of replication: they are measurements
+ *   - how long something took, what was read and written, indexes of replication: measurements
  *   - batons: both servers may keep a stream or not
  *   - the body of an answer that is not 200: here it is always {message, code, error}
  *   - `extended_code` and other keys that only we send
@@ -165,8 +165,9 @@ function check(one) {
 await Promise.all([script(ours, fixture), script(theirs, fixture)]);
 const names = new Set(cases.map((one) => one.name));
 assert.equal(names.size, cases.length, 'two cases have one name');
+const reasons = cases.filter((one) => one.why).length;
 await runChecks(
-    `compare: ${cases.length} requests, ${cases.filter((one) => one.why).length} answered differently for a reason`,
+    `compare: ${cases.length} requests, ${reasons} answered differently for a reason`,
     cases.map((one) => [one.name, check(one)]),
     { only: process.argv[2] },
 );

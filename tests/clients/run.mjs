@@ -25,7 +25,7 @@ let keep = false;
 
 /* ---- Programs ---- */
 
-/* Runs a program; its output goes to a file and, if it fails, to us. Resolves to {status, output}. */
+/* Runs a program. Resolves to {status, output}. */
 function program(command, args, { cwd, env = {}, seconds = 240 } = {}) {
     return new Promise((resolve) => {
         const child = spawn(command, args, {
@@ -50,7 +50,7 @@ function program(command, args, { cwd, env = {}, seconds = 240 } = {}) {
     });
 }
 
-/* Notes the outcome of a suite. counts: {passed, failed, skipped, known}, or null if there are none. */
+/* Notes the outcome of a suite. counts: {passed, failed, skipped, known}, or null for none. */
 function note(suite, configuration, counts, { status, output, began }) {
     const seconds = ((Date.now() - began) / 1000).toFixed(1);
     const row = {

@@ -3,8 +3,8 @@
  *
  *   URL=http://HOST:PORT SERVER=sluice|sqld node wire.mjs [WORDS]
  *
- * WORDS: only the checks whose names have them. With SERVER=sqld the checks that say how it deviates
- * must fail. ACCESS_URL: a second server that asks for tokens, see wire/access.mjs.
+ * WORDS: only the checks whose names have them. With SERVER=sqld the checks that say how it
+ * deviates must fail. ACCESS_URL: a second server that asks for tokens, see wire/access.mjs.
  */
 import { runChecks } from './lib/check.mjs';
 import batch from './wire/batch.mjs';

@@ -6,6 +6,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { assert, runChecks } from '../lib/check.mjs';
+import { upTo } from '../lib/sql.mjs';
 
 const url = process.env.URL;
 const dir = mkdtempSync(path.join(os.tmpdir(), 'clients-embedded-'));
@@ -92,7 +93,7 @@ const checks = [
         'schemas and many pages follow',
         async () => {
             await remote.execute('CREATE TABLE many(x)');
-            await remote.execute(`WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 3000)
+            await remote.execute(`${upTo(3000)}
             INSERT INTO many SELECT randomblob(500) FROM n`);
             await replica.sync();
             assert.deepEqual(await rows(replica, 'SELECT count(*), sum(length(x)) FROM many'), [

@@ -4,6 +4,7 @@
  */
 import * as hrana from '@libsql/hrana-client';
 import { assert, runChecks } from '../lib/check.mjs';
+import { upTo } from '../lib/sql.mjs';
 
 const url = process.env.URL;
 const client = url.startsWith('ws')
@@ -29,7 +30,7 @@ const checks = [
             onStream(async (s) => {
                 await s.sequence(`
             CREATE TABLE rooms(id INTEGER PRIMARY KEY, name TEXT UNIQUE);
-            CREATE TABLE guests(id INTEGER PRIMARY KEY, room_id INTEGER REFERENCES rooms(id), name TEXT);
+            CREATE TABLE guests(id INTEGER PRIMARY KEY, room_id REFERENCES rooms(id), name TEXT);
             INSERT INTO rooms(name) VALUES ('red'), ('blue');
         `);
                 assert.equal((await s.queryValue('SELECT count(*) FROM rooms')).value, 2);
@@ -152,8 +153,7 @@ const checks = [
         () =>
             onStream(async (s) => {
                 const batch = s.batch(true);
-                const sql =
-                    'WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 5000) SELECT i FROM n';
+                const sql = `${upTo(5000)} SELECT i FROM n`;
                 const rows = batch.step().query(sql);
                 await batch.execute();
                 assert.equal((await rows).rows.length, 5000);

@@ -182,8 +182,8 @@ const checks = [
             );
         },
     ],
-    /* The adapter looks for SQLite's extended codes as numbers, which no client gets over a network:
-     * so its errors are of one kind, with SQLite's words in them. */
+    /* The adapter looks for SQLite's extended codes as numbers, which no client gets over a
+     * network: so its errors are of one kind, with SQLite's words in them. */
     [
         "errors have SQLite's words",
         async () => {

@@ -1,5 +1,5 @@
 /*
- * check.mjs -- runs named checks one after another and prints them as TAP. A check fails by throwing.
+ * check.mjs -- runs named checks one after another and prints TAP. A check fails by throwing.
  */
 import assert from 'node:assert/strict';
 
@@ -11,7 +11,8 @@ export function skip(reason) {
 }
 
 /* A check is [name, function, known]: `known` is the reason why this server is expected to fail it,
- * or undefined. An expected failure that does not fail is a failure of the list. Ends the process. */
+ * or undefined. An expected failure that does not fail is a failure of the list. Ends the
+ * process. */
 export async function runChecks(title, checks, { only, after } = {}) {
     const count = { passed: 0, failed: 0, skipped: 0, known: 0 };
     let number = 0;

@@ -2,7 +2,7 @@
  * facade.mjs -- stands in front of a server and hides some versions of Hrana, so that an unmodified
  * client negotiates the one that a test wants.
  *
- * hidden: paths that are answered with 404; protocol: the only WebSocket protocol that is passed on.
+ * hidden: paths that are answered with 404; protocol: the only WebSocket protocol that goes on.
  */
 import http from 'node:http';
 import net from 'node:net';

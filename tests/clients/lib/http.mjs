@@ -7,7 +7,7 @@ import net from 'node:net';
 const agent = new http.Agent({ keepAlive: true, maxSockets: 32 });
 
 /* Sends one request; resolves to {status, headers, text, json}. json is undefined when the body is
- * none. A body that is neither text nor bytes is sent as JSON. `chunks`: sent chunked, one by one. */
+ * none. A body that is neither text nor bytes is sent as JSON. `chunks`: sent one by one. */
 export function request(base, options = {}) {
     const { method = 'POST', path = '/', headers = {}, body, chunks, timeout = 30000 } = options;
     const url = new URL(base);
@@ -51,7 +51,7 @@ function answer(res, bytes) {
     return { status: res.statusCode, headers: res.headers, bytes, text, json };
 }
 
-/* Writes bytes to a fresh connection and resolves to all that comes back until the server closes it,
+/* Writes bytes to a fresh connection and resolves to all that comes back until it is closed,
  * `until(text)` is true or the time is over. */
 export function rawExchange(base, bytes, { until = () => false, timeout = 5000 } = {}) {
     const url = new URL(base);

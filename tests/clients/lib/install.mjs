@@ -1,5 +1,5 @@
 /*
- * install.mjs -- packages from npm, each set once in .deps/clients, in versions that are pinned here.
+ * install.mjs -- packages from npm, each set once in .deps/clients, in pinned versions.
  */
 import { spawnSync } from 'node:child_process';
 import crypto from 'node:crypto';

@@ -1,8 +1,8 @@
 /*
- * server.mjs -- starts and stops a server for tests: Sluice, or libSQL's own from npm to compare with.
+ * server.mjs -- starts and stops a server for tests: Sluice, or libSQL's own to compare with.
  *
- * The program comes from the environment: SLUICE=PATH, SQLD=PATH. All state is in a new folder, which
- * is deleted at the end unless the server's end was not clean.
+ * The program comes from the environment: SLUICE=PATH, SQLD=PATH. All state is in a new folder,
+ * which is deleted at the end unless the server's end was not clean.
  */
 import { spawn } from 'node:child_process';
 import { mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';

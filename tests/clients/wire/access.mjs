@@ -1,8 +1,8 @@
 /*
  * access.mjs -- tokens, tenants and the administrator's API, against a second server.
  *
- * ACCESS_URL, ACCESS_ADMIN_URL: a server that asks for tokens signed with the Ed25519 key in the file
- * ACCESS_KEY, has several tenants, and takes ACCESS_ADMIN_KEY from its administrator.
+ * ACCESS_URL, ACCESS_ADMIN_URL: a server that asks for tokens signed with the Ed25519 key in the
+ * file ACCESS_KEY, has several tenants, and takes ACCESS_ADMIN_KEY from its administrator.
  */
 import crypto from 'node:crypto';
 import { readFileSync } from 'node:fs';

@@ -4,6 +4,7 @@
 import { assert } from '../lib/check.mjs';
 import { batch, checkError, close, cond, execute, good, int, makeBatch, one } from './api.mjs';
 import { outcomes, pipeline, post, run, table, text, unique, value } from './api.mjs';
+import { upTo } from '../lib/sql.mjs';
 
 const bad = 'SELECT * FROM no_table';
 
@@ -326,8 +327,7 @@ const cursors = [
     [
         '100000 rows through a cursor',
         async () => {
-            const sql =
-                'WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 100000)';
+            const sql = upTo(100000);
             const { entries } = await cursor([`${sql} SELECT i, 'row ' || i FROM n`]);
             const rows = entries.filter((entry) => entry.type === 'row');
             assert.equal(rows.length, 100000);

@@ -266,7 +266,8 @@ export default [
                     '{"type":"not","cond":'.repeat(depth) +
                     '{"type":"ok","step":0}' +
                     '}'.repeat(depth);
-                const body = `{"requests":[{"type":"batch","batch":{"steps":[{"stmt":{"sql":"SELECT 1"}},
+                const body = `{"requests":[{"type":"batch","batch":{"steps":[
+                    {"stmt":{"sql":"SELECT 1"}},
                 {"condition":${deep},"stmt":{"sql":"SELECT 2"}}]}}]}`;
                 const answer = await post('/v3/pipeline', body);
                 assert.ok([400, 413].includes(answer.status), `${depth}: ${answer.status}`);

@@ -17,6 +17,7 @@ import {
     post,
 } from './api.mjs';
 import { run, sleep, table, text, unique, value } from './api.mjs';
+import { upTo } from '../lib/sql.mjs';
 
 const describe = (sql) => ({ type: 'describe', sql });
 const sequence = (sql) => ({ type: 'sequence', sql });
@@ -168,8 +169,7 @@ const results = [
     [
         '1000 rows come in their order',
         async () => {
-            const sql =
-                'WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 1000)';
+            const sql = upTo(1000);
             const { rows } = await run(`${sql} SELECT i FROM n`);
             assert.deepEqual(
                 rows.map(([v]) => Number(v.value)),
@@ -265,7 +265,8 @@ const values = [
         async () => {
             const body =
                 '{"requests":[{"type":"\\u0065xecute","stmt":{"sql":"SELECT ?, ?, ?","args":[' +
-                '{"type":"integer","value":"\\u0035"},{"type":"text","value":"a\\/b\\ud83d\\ude00"},' +
+                '{"type":"integer","value":"\\u0035"},' +
+                '{"type":"text","value":"a\\/b\\ud83d\\ude00"},' +
                 '{"type":"blob","base64":"\\/\\/8"}]}},{"type":"close"}]}';
             const answer = await post('/v2/pipeline', body);
             assert.equal(answer.status, 200, answer.text);

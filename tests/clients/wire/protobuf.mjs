@@ -1,5 +1,5 @@
 /*
- * protobuf.mjs -- the protobuf encoding of version 3, by field numbers: pipeline, cursor, WebSocket.
+ * protobuf.mjs -- version 3 in protobuf, by field numbers: pipeline, cursor, WebSocket.
  */
 import { assert } from '../lib/check.mjs';
 import { delimited, fields, message, unzigzag, zigzag } from '../lib/proto.mjs';
@@ -37,7 +37,8 @@ const readResult = inside((f) => ({
 const readError = inside((f) => ({ message: f[1][0].toString(), code: f[2]?.[0].toString() }));
 
 const stmt = (sql, args = [], more = []) => message([1, sql], ...args.map((a) => [3, a]), ...more);
-/* Stream requests: 1 close, 2 execute, 3 batch, 4 sequence, 5 describe, 6 store, 7 drop, 8 autocommit. */
+/* Stream requests: 1 close, 2 execute, 3 batch, 4 sequence, 5 describe, 6 store_sql, 7 close_sql,
+ * 8 get_autocommit. */
 const request = (number, body = '') => message([number, body]);
 const execute = (sql, args, more) => request(2, message([1, stmt(sql, args, more)]));
 const close = request(1);
