@@ -52,6 +52,9 @@ static void measure_turns(const char *path, int threads, int64_t seconds, double
 static double measure_single_turns(const char *path, int64_t seconds);
 static void *play(void *arg);
 static void play_one(struct player *p, const char *sql);
+static int64_t read_count(const char *path);
+static enum rc take_cols(void *ctx, const struct sql_col *cols, size_t count, struct err *err);
+static enum rc take_count(void *ctx, const struct sql_value *v, size_t count, struct err *err);
 static void granted(void *ctx);
 static void measure_group(const char *path, int threads, int64_t seconds, double single);
 static double measure_single(const char *path, int64_t seconds);
@@ -87,9 +90,8 @@ int main(int argc, char **argv)
         for (size_t t = 0; t < sizeof threads / sizeof threads[0]; t++)
             measure_group(path, threads[t], seconds, single);
         static const int streams[] = {1, 8, 64};
-        single = measure_single_turns(path, seconds);
         for (size_t t = 0; t < sizeof streams / sizeof streams[0]; t++)
-            measure_turns(path, streams[t], seconds, single);
+            measure_turns(path, streams[t], seconds, measure_single_turns(path, seconds));
     }
     snprintf(command, sizeof command, "rm -rf '%s'", folder);
     return system(command) == 0 ? 0 : 1;
@@ -107,7 +109,8 @@ static void make_database(const char *path)
     struct sql_conn_opts opts = {.path = path};
     struct sql_error sql_err;
     struct err err;
-    const char *sql = "CREATE TABLE t(id INTEGER PRIMARY KEY, body TEXT)";
+    const char *sql = "CREATE TABLE t(id INTEGER PRIMARY KEY, body TEXT);"
+                      "CREATE TABLE n(a INT); INSERT INTO n VALUES(0)";
     if (sql_conn_open(&opts, &c, &err) != RC_OK ||
         sql_conn_script(c, NULL, NULL, sql, strlen(sql), &sql_err, &err) != RC_OK)
         die("create", &err);
@@ -176,8 +179,10 @@ static double measure_single(const char *path, int64_t seconds)
     return rate > 0 ? rate : 1;
 }
 
-static const char *const transaction[] = {"BEGIN IMMEDIATE", "SELECT body FROM t WHERE id=1",
-                                          "UPDATE t SET body='b' || id WHERE id=1", "COMMIT"};
+/* Each counts, for two reasons: an update to the same value dirties no page, so its COMMIT would
+ * cost nothing; and the count tells in the end whether one was lost. */
+static const char *const transaction[] = {"BEGIN IMMEDIATE", "SELECT a FROM n",
+                                          "UPDATE n SET a=a+1", "COMMIT"};
 
 static double measure_single_turns(const char *path, int64_t seconds)
 {
@@ -206,6 +211,7 @@ static double measure_single_turns(const char *path, int64_t seconds)
 
 static void measure_turns(const char *path, int threads, int64_t seconds, double single)
 {
+    int64_t before = read_count(path);
     struct load l = {.end_ms = os_mono_ms() + seconds * 1000};
     struct err err;
     struct sched *pool;
@@ -229,6 +235,10 @@ static void measure_turns(const char *path, int threads, int64_t seconds, double
     sql_engine_close(engine);
     sched_free(pool);
     size_t count = atomic_load(&l.count);
+    if (read_count(path) - before != (int64_t)count) {
+        err_set(&err, RC_CORRUPT, "an update was lost");
+        die("turns", &err);
+    }
     double rate = (double)count / (double)seconds;
     if (count > SAMPLES_MAX) count = SAMPLES_MAX;
     qsort(l.samples, count, sizeof *l.samples, by_size);
@@ -273,6 +283,36 @@ static void play_one(struct player *p, const char *sql)
         thr_unlock(&p->lock);
     }
     if (rc != RC_OK) die(sql, &err);
+}
+
+static int64_t read_count(const char *path)
+{
+    struct sql_conn *c;
+    struct sql_conn_opts opts = {.path = path};
+    struct sql_stmt s = {.sql = "SELECT a FROM n", .sql_size = 15, .want_rows = true};
+    struct sql_error sql_err;
+    struct sql_done ignored;
+    struct err err;
+    int64_t count = 0;
+    struct sql_sink sink = {take_cols, take_count, &count};
+    if (sql_conn_open(&opts, &c, &err) != RC_OK ||
+        sql_conn_run(c, NULL, NULL, &s, &sink, &ignored, &sql_err, &err) != RC_OK)
+        die("count", &err);
+    sql_conn_close(c);
+    return count;
+}
+
+static enum rc take_cols(void *ctx, const struct sql_col *cols, size_t count, struct err *err)
+{
+    (void)ctx, (void)cols, (void)count, (void)err;
+    return RC_OK;
+}
+
+static enum rc take_count(void *ctx, const struct sql_value *v, size_t count, struct err *err)
+{
+    (void)count, (void)err;
+    *(int64_t *)ctx = v[0].integer;
+    return RC_OK;
 }
 
 static void granted(void *ctx)

@@ -1,13 +1,42 @@
 /* cmd_serve.c -- `sluice serve`: a folder of databases as a service. */
 #include "base/log.h"
+#include "base/mem.h"
 #include "cli/cli.h"
 #include "node/serve.h"
+#include "node/serve_conf.h"
+#include <stdio.h>
+#include <string.h>
+
+/* What SIGHUP begins with: the line and the environment. */
+struct again {
+    struct opts line;
+    struct serve_conf *conf; /* of the last time */
+};
 
 static enum rc run_serve(struct cli *c, struct err *err);
+static enum rc serve(const struct opts *o, const struct serve_conf *conf, struct again *again,
+                     struct err *err);
+static enum rc load_conf(struct opts *o, struct serve_conf **ret_conf, struct err *err);
+static void warn_secrets(const struct opts *o, const struct serve_conf *conf);
+static bool is_secret(const struct opt *opt, const char *value);
+static struct serve_auth auth_of(const struct opts *o, const struct serve_conf *conf);
+static enum rc reread(void *ctx, struct serve_auth *ret_auth, struct err *err);
 static int64_t ms_of(const struct opts *o, const char *name);
 
-static const char *const usage[] = {"-data DIR [options]", NULL};
+static const char *const usage[] = {"-data DIR [options]", "-config PATH [options]", NULL};
 static const struct opt options[] = {
+    {.name = "config",
+     .alias = "c",
+     .kind = OPT_STR,
+     .arg = "PATH",
+     .env = "SLUICE_CONFIG",
+     .line_only = true,
+     .help = "A file with these options, as YAML: each without its dash is a key. The command line "
+             "and the environment win over it."},
+    {.name = "no-expand-env",
+     .kind = OPT_BOOL,
+     .line_only = true,
+     .help = "Leave $NAME and ${NAME} in that file as they are."},
     {.name = "data",
      .kind = OPT_STR,
      .arg = "DIR",
@@ -40,23 +69,32 @@ static const struct opt options[] = {
      .help = "Public keys of tokens, as 'sluice token key' makes them. Read again on SIGHUP."},
     {.name = "auth-jwt-key",
      .kind = OPT_STR,
+     .secret = true,
      .arg = "KEY",
      .env = "SQLD_AUTH_JWT_KEY",
      .help = "The same as a text; better in the environment than on the command line."},
+    {.name = "auth-signing-key-file",
+     .kind = OPT_STR,
+     .arg = "PATH",
+     .help = "The private key that belongs to them: lets the administrator make tokens over HTTP. "
+             "Read at each use."},
     {.name = "http-auth",
      .kind = OPT_STR,
+     .secret = true,
      .arg = "basic:BASE64",
      .env = "SQLD_HTTP_AUTH",
      .help = "One user and password for all, base64 of user:password."},
     {.name = "admin-key",
      .kind = OPT_STR,
+     .secret = true,
      .arg = "KEY",
      .env = "SQLD_ADMIN_AUTH_KEY",
      .help = "Asked of the administrator: 'Authorization: Bearer KEY' or 'basic KEY'."},
     {.name = "roles",
      .kind = OPT_STR,
      .arg = "PATH",
-     .help = "Roles that tokens name, as JSON; see docs/roles.md. Read again on SIGHUP."},
+     .help = "Roles that tokens name, as JSON; see docs/roles.md. The file of -config may have the "
+             "roles themselves under this key. Read again on SIGHUP."},
     {.name = "tls-cert",
      .kind = OPT_STR,
      .arg = "PATH",
@@ -123,6 +161,15 @@ static const struct opt options[] = {
      .arg = "BYTES",
      .def = "67108864",
      .help = "Of one request."},
+    {.name = "import-dir",
+     .kind = OPT_STR,
+     .arg = "DIR",
+     .help = "The administrator may create databases from the files in it (dump_url file:/...)."},
+    {.name = "max-import",
+     .kind = OPT_UINT,
+     .arg = "MIB",
+     .def = "16384",
+     .help = "Of a file that the administrator imports."},
     {.name = "cache",
      .kind = OPT_UINT,
      .arg = "KIB",
@@ -146,6 +193,7 @@ static const struct opt_example examples[] = {
      "sluice serve -data /var/lib/sluice -store s3://bucket/prod -admin-listen 127.0.0.1:8081"},
     {"On the network, with tokens",
      "sluice serve -data ./data -listen 0.0.0.0:8080 -auth-jwt-key-file public.pem"},
+    {"By a file", "sluice serve -config /etc/sluice.yml"},
     {NULL, NULL},
 };
 
@@ -153,11 +201,12 @@ const struct command cmd_serve = {
     .name = "serve",
     .summary = "serve databases to libSQL clients, each one backed up",
     .usage = usage,
-    .about = "Makes a folder of SQLite databases a database service. Clients of libSQL and Turso "
-             "connect unmodified over HTTP or WebSocket; each tenant has a database file of its "
-             "own, and every commit goes to that database's log.\n\n"
-             "SIGTERM and SIGINT let requests end and store the logs; SIGHUP reads keys, roles and "
-             "certificates again.",
+    .about =
+        "Makes a folder of SQLite databases a database service. Clients of libSQL and Turso "
+        "connect unmodified over HTTP or WebSocket; each tenant has a database file of its "
+        "own, and every commit goes to that database's log.\n\n"
+        "SIGTERM and SIGINT let requests end and store the logs, a second one does not wait for "
+        "the store; SIGHUP reads keys, roles and certificates again.",
     .opts = options,
     .opt_count = sizeof options / sizeof options[0],
     .examples = examples,
@@ -166,23 +215,37 @@ const struct command cmd_serve = {
 
 static enum rc run_serve(struct cli *c, struct err *err)
 {
-    const struct opts *o = &c->opts;
+    struct opts *o = &c->opts;
+    struct again again = {.line = *o};
+    CLEANUP(serve_conf_freep) struct serve_conf *conf = NULL;
     if (o->arg_count > 0) {
         cli_hint(c, "sluice help serve");
         return err_set(err, RC_INVALID, "unexpected argument: %s", o->args[0]);
     }
+    TRY(load_conf(o, &conf, err));
     cli_start_log(NULL, opts_str(o, "log-level"), false);
     log_info("sluice", "version", "v" SLUICE_VERSION);
-    const struct serve_opts serve = {
+    warn_secrets(o, conf);
+    enum rc rc = serve(o, conf, &again, err);
+    serve_conf_free(again.conf);
+    return rc;
+}
+
+static enum rc serve(const struct opts *o, const struct serve_conf *conf, struct again *again,
+                     struct err *err)
+{
+    const struct serve_opts opts = {
         .data = opts_str(o, "data"),
         .store_url = opts_str(o, "store"),
         .listen = opts_str(o, "listen"),
         .admin_listen = opts_str(o, "admin-listen"),
-        .auth_key_file = opts_str(o, "auth-jwt-key-file"),
-        .auth_key = opts_str(o, "auth-jwt-key"),
-        .http_auth = opts_str(o, "http-auth"),
+        .auth = auth_of(o, conf),
+        .reread = reread,
+        .reread_ctx = again,
         .admin_key = opts_str(o, "admin-key"),
-        .roles_file = opts_str(o, "roles"),
+        .signing_key_file = opts_str(o, "auth-signing-key-file"),
+        .import_dir = opts_str(o, "import-dir"),
+        .import_max = opts_number(o, "max-import") << 20,
         .tls_cert = opts_str(o, "tls-cert"),
         .tls_key = opts_str(o, "tls-key"),
         .allow_anonymous = opts_bool(o, "allow-anonymous"),
@@ -201,7 +264,73 @@ static enum rc run_serve(struct cli *c, struct err *err)
         .idle_close_ms = ms_of(o, "idle-close"),
         .shutdown_ms = ms_of(o, "shutdown-timeout"),
     };
-    return node_serve(&serve, err);
+    return node_serve(&opts, err);
+}
+
+/* *ret_conf stays NULL without a file. o points into it. */
+static enum rc load_conf(struct opts *o, struct serve_conf **ret_conf, struct err *err)
+{
+    CLEANUP(serve_conf_freep) struct serve_conf *conf = NULL;
+    if (opts_str(o, "config")[0] == '\0') return RC_OK;
+    TRY(serve_conf_load(opts_str(o, "config"), !opts_bool(o, "no-expand-env"), &conf, err));
+    for (size_t i = 0; i < conf->count; i++) {
+        const struct serve_conf_entry *e = &conf->entries[i];
+        char where[256];
+        snprintf(where, sizeof where, "%.200s:%u", conf->file, e->line);
+        if (!e->mapping) TRY(opts_fill(o, e->key, e->value, where, err));
+    }
+    *ret_conf = conf;
+    conf = NULL;
+    return RC_OK;
+}
+
+static void warn_secrets(const struct opts *o, const struct serve_conf *conf)
+{
+    for (size_t i = 0; conf != NULL && conf->shared && i < conf->count; i++) {
+        const struct serve_conf_entry *e = &conf->entries[i];
+        if (e->mapping || !e->literal || !is_secret(opts_key(o->cmd, e->key), e->value)) continue;
+        log_warn("every user of this machine can read a secret in the configuration file; chmod "
+                 "o-r it",
+                 "file", conf->file, "key", e->key);
+    }
+}
+
+/* The password of a URL counts, too. */
+static bool is_secret(const struct opt *opt, const char *value)
+{
+    char shown[1024];
+    if (value[0] == '\0') return false;
+    if (opt->secret) return true;
+    if (!config_is_url(value)) return false;
+    config_url_redact(value, shown, sizeof shown);
+    return strcmp(shown, value) != 0;
+}
+
+static struct serve_auth auth_of(const struct opts *o, const struct serve_conf *conf)
+{
+    struct serve_auth auth = {
+        .key_file = opts_str(o, "auth-jwt-key-file"),
+        .key = opts_str(o, "auth-jwt-key"),
+        .http_auth = opts_str(o, "http-auth"),
+        .roles_file = opts_str(o, SERVE_CONF_ROLES),
+        .roles = "",
+    };
+    for (size_t i = 0; conf != NULL && i < conf->count; i++)
+        if (conf->entries[i].mapping && !opts_given(o, SERVE_CONF_ROLES))
+            auth.roles = conf->entries[i].value;
+    return auth;
+}
+
+static enum rc reread(void *ctx, struct serve_auth *ret_auth, struct err *err)
+{
+    struct again *again = ctx;
+    struct opts o = again->line;
+    struct serve_conf *conf = NULL;
+    TRY(load_conf(&o, &conf, err));
+    *ret_auth = auth_of(&o, conf);
+    serve_conf_free(again->conf);
+    again->conf = conf;
+    return RC_OK;
 }
 
 static int64_t ms_of(const struct opts *o, const char *name)

@@ -4,8 +4,10 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #define LINE_WIDTH 80
+#define KEY_MAX    64 /* of a name that another is compared with */
 
 static enum rc parse_one(struct opts *o, int argc, char *const *argv, int *i, struct err *err);
 static enum rc set_value(struct opts *o, size_t index, const char *text, struct err *err);
@@ -14,6 +16,10 @@ static bool get_bool(const char *text, uint64_t *ret);
 static enum rc get_uint(const struct opt *opt, const char *text, uint64_t *ret, struct err *err);
 static enum rc bad_value(const struct opt *opt, const char *text, const char *why, struct err *err);
 static size_t find(const struct command *cmd, const char *name, size_t size);
+static const char *plain_bool(const char *text);
+static bool is_name(const char *name, const char *text, size_t size);
+static const char *nearest_key(const struct command *cmd, const char *key);
+static size_t distance(const char *a, const char *b);
 static const struct opt_value *value(const struct opts *o, const char *name);
 
 enum rc opts_parse(const struct command *cmd, int argc, char *const *argv, struct opts *ret_opts,
@@ -36,6 +42,30 @@ enum rc opts_parse(const struct command *cmd, int argc, char *const *argv, struc
     if (!o.help) TRY(set_defaults(&o, err));
     *ret_opts = o;
     return RC_OK;
+}
+
+enum rc opts_fill(struct opts *o, const char *key, const char *text, const char *where,
+                  struct err *err)
+{
+    const struct opt *opt = opts_key(o->cmd, key);
+    if (opt == NULL) {
+        const char *near = nearest_key(o->cmd, key);
+        return err_set(err, RC_INVALID, "%s: unknown key '%.*s'%s%s%s", where, KEY_MAX, key,
+                       near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+    }
+    size_t index = (size_t)(opt - o->cmd->opts);
+    struct opt_value *v = &o->values[index], before = *v;
+    if (opt->kind == OPT_BOOL) text = plain_bool(text);
+    enum rc rc = set_value(o, index, text, err);
+    if (rc != RC_OK || before.given || before.from_env) *v = before;
+    return rc == RC_OK ? RC_OK : err_wrap(err, "%s", where);
+}
+
+const struct opt *opts_key(const struct command *cmd, const char *key)
+{
+    for (size_t i = 0; i < cmd->opt_count; i++)
+        if (strcmp(cmd->opts[i].name, key) == 0 && !cmd->opts[i].line_only) return &cmd->opts[i];
+    return NULL;
 }
 
 const char *opts_str(const struct opts *o, const char *name)
@@ -70,6 +100,7 @@ void opts_print_help(const struct command *cmd, FILE *out)
         const struct opt *opt = &cmd->opts[i];
         fprintf(out, "\n    -%s%s%s\n", opt->name, opt->arg ? " " : "", opt->arg ? opt->arg : "");
         opts_print_wrapped(out, opt->help, 8);
+        if (opt->alias) fprintf(out, "        Also: -%s\n", opt->alias);
         if (opt->def) fprintf(out, "        Default: %s\n", opt->def);
         if (opt->env) fprintf(out, "        Environment: %s\n", opt->env);
         if (opt->example) fprintf(out, "        Example: -%s %s\n", opt->name, opt->example);
@@ -93,7 +124,8 @@ void opts_print_markdown(const struct command *cmd, FILE *out)
         fprintf(out, "\n### `-%s%s%s`\n\n", opt->name, opt->arg ? " " : "",
                 opt->arg ? opt->arg : "");
         opts_print_wrapped(out, opt->help, 0);
-        if (opt->def || opt->env || opt->example) fprintf(out, "\n");
+        if (opt->alias || opt->def || opt->env || opt->example) fprintf(out, "\n");
+        if (opt->alias) fprintf(out, "- Also: `-%s`\n", opt->alias);
         if (opt->def) fprintf(out, "- Default: `%s`\n", opt->def);
         if (opt->env) fprintf(out, "- Environment: `%s`\n", opt->env);
         if (opt->example) fprintf(out, "- Example: `-%s %s`\n", opt->name, opt->example);
@@ -189,7 +221,8 @@ static enum rc set_defaults(struct opts *o, struct err *err)
         const struct opt *opt = &o->cmd->opts[i];
         if (o->values[i].given) continue;
         const char *text = opt->env ? getenv(opt->env) : NULL;
-        if (text == NULL || text[0] == '\0') text = opt->def;
+        o->values[i].from_env = text != NULL && text[0] != '\0';
+        if (!o->values[i].from_env) text = opt->def;
         if (text != NULL) TRY(set_value(o, i, text, err));
     }
     return RC_OK;
@@ -205,6 +238,14 @@ static bool get_bool(const char *text, uint64_t *ret)
         return true;
     }
     return false;
+}
+
+/* YAML has more words than Go. */
+static const char *plain_bool(const char *text)
+{
+    if (strcasecmp(text, "yes") == 0 || strcasecmp(text, "on") == 0) return "true";
+    if (strcasecmp(text, "no") == 0 || strcasecmp(text, "off") == 0) return "false";
+    return text;
 }
 
 static enum rc get_uint(const struct opt *opt, const char *text, uint64_t *ret, struct err *err)
@@ -226,10 +267,53 @@ static enum rc bad_value(const struct opt *opt, const char *text, const char *wh
 
 static size_t find(const struct command *cmd, const char *name, size_t size)
 {
-    for (size_t i = 0; i < cmd->opt_count; i++)
-        if (strlen(cmd->opts[i].name) == size && memcmp(cmd->opts[i].name, name, size) == 0)
-            return i;
+    for (size_t i = 0; i < cmd->opt_count; i++) {
+        const struct opt *opt = &cmd->opts[i];
+        if (is_name(opt->name, name, size) || is_name(opt->alias, name, size)) return i;
+    }
     return SIZE_MAX;
+}
+
+static bool is_name(const char *name, const char *text, size_t size)
+{
+    return name != NULL && strlen(name) == size && memcmp(name, text, size) == 0;
+}
+
+/* What may have been meant: at most every third letter is wrong. */
+static const char *nearest_key(const struct command *cmd, const char *key)
+{
+    const char *near = NULL;
+    size_t least = strlen(key) / 3 + 1;
+    for (size_t i = 0; i < cmd->opt_count; i++) {
+        if (cmd->opts[i].line_only) continue;
+        size_t d = distance(cmd->opts[i].name, key);
+        if (d >= least + (near == NULL)) continue;
+        least = d;
+        near = cmd->opts[i].name;
+    }
+    return near;
+}
+
+/* Letters to be changed, added or taken away to make b of a; '_' is as good as '-'. */
+static size_t distance(const char *a, const char *b)
+{
+    size_t row[KEY_MAX + 1], size = strlen(b);
+    if (size > KEY_MAX) return SIZE_MAX;
+    for (size_t k = 0; k <= size; k++)
+        row[k] = k;
+    for (size_t i = 0; a[i] != '\0'; i++) {
+        size_t corner = row[0];
+        row[0] = i + 1;
+        for (size_t k = 0; k < size; k++) {
+            bool same = a[i] == (b[k] == '_' ? '-' : b[k]);
+            size_t best = corner + !same;
+            if (row[k] + 1 < best) best = row[k] + 1;
+            corner = row[k + 1];
+            if (corner + 1 < best) best = corner + 1;
+            row[k + 1] = best;
+        }
+    }
+    return row[size];
 }
 
 static const struct opt_value *value(const struct opts *o, const char *name)

@@ -27,6 +27,8 @@ struct capture_opts {
     enum ltx_encoding encoding;
     uint32_t checkpoint_pages; /* checkpoint when the WAL has this many frames; 0: 1000 */
     uint32_t truncate_pages;   /* shrink the -wal file above this many; 0: never */
+    int readers_wait_ms;       /* writers may wait so long for readers, so that a WAL that grows can
+                                * begin anew; 0: never */
     uint64_t sync_bytes_max;   /* WAL bytes in a batch, softly; 0: no limit */
 };
 

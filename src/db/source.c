@@ -10,6 +10,8 @@
 
 #define SHM_REGION_SIZE 32768
 #define INDEX_TRIES     100
+#define READ_MARKS      5 /* of the wal-index */
+#define READ_LOCK       3 /* the shared-memory lock of the first of them */
 
 struct file_id {
     dev_t dev;
@@ -28,7 +30,14 @@ struct source {
     bool held, locked, switched;
 };
 
+struct patience {
+    struct source *src;
+    int64_t end_us;
+};
+
 static enum rc open_conn(struct source *src, sqlite3 **ret_conn, struct err *err);
+static bool any_old_reader(struct source *src);
+static int wait_for_readers(void *ctx, int tries);
 static int wait_a_little(void *ctx, int tries);
 static enum rc ensure_wal_mode(struct source *src, struct err *err);
 static enum rc find_files(struct source *src, struct err *err);
@@ -177,6 +186,58 @@ enum rc source_truncate_wal(struct source *src, struct err *err)
     sqlite3_busy_handler(src->worker, wait_a_little, src);
     if (code == SQLITE_OK || code == SQLITE_BUSY || code == SQLITE_LOCKED) return RC_OK;
     return sql_err(err, src->worker, code, "truncate the WAL");
+}
+
+/* The lock stands in for the hold, which is one of the old readers itself. */
+enum rc source_await_old(struct source *src, int wait_ms, struct err *err)
+{
+    int64_t end_us = os_mono_us() + wait_ms * 1000;
+    ASSERT(src->held && src->locked);
+    source_unhold(src);
+    while (any_old_reader(src) && os_mono_us() < end_us)
+        os_sleep_us(50);
+    return source_hold(src, err);
+}
+
+/* A read mark stays when its readers are gone; whether somebody has it locked tells. */
+static bool any_old_reader(struct source *src)
+{
+    struct wal_index x;
+    struct err ignored;
+    const sqlite3_io_methods *m = src->db_file->pMethods;
+    if (source_index(src, &x, &ignored) != RC_OK) return true;
+    for (int i = 1; i < READ_MARKS; i++) {
+        if (x.read_mark[i] >= x.frame_max) continue;
+        if (m->xShmLock(src->db_file, READ_LOCK + i, 1, SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE) !=
+            SQLITE_OK)
+            return true;
+        m->xShmLock(src->db_file, READ_LOCK + i, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE);
+    }
+    return false;
+}
+
+bool source_await_readers(struct source *src, int wait_ms)
+{
+    ASSERT(src->held && !src->locked);
+    struct patience p = {.src = src, .end_us = os_mono_us() + wait_ms * 1000};
+    sqlite3_busy_handler(src->worker, wait_for_readers, &p);
+    int code =
+        sqlite3_wal_checkpoint_v2(src->worker, "main", SQLITE_CHECKPOINT_RESTART, NULL, NULL);
+    sqlite3_busy_handler(src->worker, wait_a_little, src);
+    return code == SQLITE_OK;
+}
+
+/* With a commit behind our hold there is nothing to wait for: that is us. */
+static int wait_for_readers(void *ctx, int tries)
+{
+    struct patience *p = ctx;
+    struct wal_index x;
+    struct err ignored;
+    (void)tries;
+    if (os_mono_us() >= p->end_us) return 0;
+    if (source_index(p->src, &x, &ignored) != RC_OK || x.backfill != x.frame_max) return 0;
+    os_sleep_us(20);
+    return 1;
 }
 
 /* Others write while we read; that is the protocol of the wal-index, whose checksum tells. */

@@ -65,6 +65,19 @@ bool source_held(const struct source *src);
  * take frames that were not captured. RC_OK also when others were in the way. */
 MUST_CHECK enum rc source_truncate_wal(struct source *src, struct err *err);
 
+/*
+ * Readers that come and go without a gap keep a WAL growing: a checkpoint copies only what the
+ * oldest of them has, and the WAL begins anew only when none is at a commit of before. So wait for
+ * them, at most wait_ms, while nobody can commit:
+ *   source_await_old      under the write lock, before source_checkpoint: those at older commits
+ *   source_await_readers  after it, when it copied everything and the lock is gone, with the hold
+ *                         at mark 0: all others, so that the next writer begins the WAL anew
+ * source_await_old is only a try; source_await_readers: false if some stayed, or somebody has
+ * committed. Fails: as source_hold; then there is no hold.
+ */
+MUST_CHECK enum rc source_await_old(struct source *src, int wait_ms, struct err *err);
+bool source_await_readers(struct source *src, int wait_ms);
+
 /* One consistent reading of the wal-index; recovers it through SQLite when it is not valid.
  * Fails: RC_BUSY, RC_CORRUPT, RC_IO. */
 MUST_CHECK enum rc source_index(struct source *src, struct wal_index *ret_x, struct err *err);

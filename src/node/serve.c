@@ -7,14 +7,13 @@
 #include "node/serve.h"
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/os.h"
 #include "base/thr.h"
 #include "db/batch.h"
+#include "node/manager.h"
 #include "node/tenants.h"
 #include "node/task.h"
 #include "server/batons.h"
@@ -24,7 +23,7 @@
 #define WRITE_THREADS  8
 #define DRAIN_MS       10000 /* for requests that are at work */
 #define ROLES_MAX      (1u << 20)
-#define FIRST_FD       3 /* of a service manager */
+#define PROBE_MS       15000 /* for the store's first answer */
 
 struct serve {
     const struct serve_opts *opts;
@@ -33,22 +32,34 @@ struct serve {
     struct tenants *tenants;
     struct server *server;
     struct buf roles;
+    pthread_t prober;
+    bool probing;
+    atomic_bool probe_cancel;
     uint8_t baton_key[BATON_KEY_SIZE];
+    char spill_dir[OS_PATH_MAX + 8], import_dir[OS_PATH_MAX];
     atomic_bool cancel;
     atomic_bool ended;
 };
 
 static enum rc start(struct serve *s, struct err *err);
+static enum rc find_folders(struct serve *s, struct err *err);
 static enum rc start_pools(struct serve *s, struct err *err);
 static enum rc start_tenants(struct serve *s, struct err *err);
 static enum rc start_server(struct serve *s, struct err *err);
-static enum rc fill_auth(struct serve *s, struct auth_opts *auth, struct err *err);
-static enum rc check_exposure(const struct serve_opts *o, struct err *err);
+static enum rc fill_auth(struct serve *s, const struct serve_auth *from, struct auth_opts *auth,
+                         struct err *err);
+static enum rc check_exposure(const struct serve_opts *o, const struct serve_auth *auth,
+                              struct err *err);
 static bool is_local(const char *listen);
 static enum rc load_baton_key(struct serve *s, struct err *err);
-static int passed_sockets(void);
+static void start_probe(struct serve *s);
+static void *probe_store(void *arg);
+static enum rc look_at_store(const char *url, const struct call *c, struct err *err);
+static store_list_fn ignore_object;
 static void announce(struct serve *s);
 static void run(struct serve *s, const sigset_t *set);
+static void reload(struct serve *s);
+static enum rc read_again(struct serve *s, struct err *err);
 static enum rc stop(struct serve *s, struct err *err);
 static void *watch_stop(void *arg);
 static const char *or_null(const char *text);
@@ -61,7 +72,7 @@ enum rc node_serve(const struct serve_opts *opts, struct err *err)
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGHUP);
-    TRY(check_exposure(opts, err));
+    TRY(check_exposure(opts, &opts->auth, err));
     os_raise_fd_limit();
     source_global_init();
     pthread_sigmask(SIG_BLOCK, &set, &old); /* before any thread starts */
@@ -82,9 +93,22 @@ static enum rc start(struct serve *s, struct err *err)
 {
     TRY(os_mkdirs(s->opts->data, 0700, err));
     TRY(load_baton_key(s, err));
+    TRY(find_folders(s, err));
     TRY(start_pools(s, err));
     TRY(start_tenants(s, err));
-    return start_server(s, err);
+    TRY(start_server(s, err));
+    start_probe(s);
+    return RC_OK;
+}
+
+/* Large bodies go where tenants are built, so that a rename takes them. */
+static enum rc find_folders(struct serve *s, struct err *err)
+{
+    char data[OS_PATH_MAX];
+    TRY(os_abspath(s->opts->data, data, err));
+    snprintf(s->spill_dir, sizeof s->spill_dir, "%s/tmp", data);
+    if (s->opts->import_dir[0] == '\0') return RC_OK;
+    return os_abspath(s->opts->import_dir, s->import_dir, err);
 }
 
 static enum rc start_pools(struct serve *s, struct err *err)
@@ -121,15 +145,19 @@ static enum rc start_tenants(struct serve *s, struct err *err)
 static enum rc start_server(struct serve *s, struct err *err)
 {
     const struct serve_opts *o = s->opts;
-    int passed = passed_sockets();
+    unsigned passed = manager_sockets();
     struct server_opts opts = {
         .listen = o->listen,
         .admin_listen = o->admin_listen,
-        .listen_fd = passed > 0 ? FIRST_FD : -1,
-        .admin_fd = passed > 1 ? FIRST_FD + 1 : -1,
+        .listen_fd = passed > 0 ? MANAGER_FIRST_FD : -1,
+        .admin_fd = passed > 1 ? MANAGER_FIRST_FD + 1 : -1,
         .tls_cert = or_null(o->tls_cert),
         .tls_key = or_null(o->tls_key),
         .admin_key = or_null(o->admin_key),
+        .signing_key_file = or_null(o->signing_key_file),
+        .spill_dir = s->spill_dir,
+        .import_dir = o->import_dir[0] != '\0' ? s->import_dir : NULL,
+        .import_max = o->import_max,
         .baton_key = s->baton_key,
         .ops = &tenants_ops,
         .tenants = s->tenants,
@@ -142,48 +170,56 @@ static enum rc start_server(struct serve *s, struct err *err)
         .stream_idle_ms = o->stream_idle_ms,
         .slow_query_ms = o->slow_query_ms,
     };
-    TRY(fill_auth(s, &opts.auth, err));
+    TRY(fill_auth(s, &o->auth, &opts.auth, err));
     return server_start(&opts, &s->server, err);
 }
 
-static enum rc fill_auth(struct serve *s, struct auth_opts *auth, struct err *err)
+static enum rc fill_auth(struct serve *s, const struct serve_auth *from, struct auth_opts *auth,
+                         struct err *err)
 {
-    const struct serve_opts *o = s->opts;
-    *auth = (struct auth_opts){.key_file = or_null(o->auth_key_file),
-                               .key_text = or_null(o->auth_key),
-                               .http_auth = or_null(o->http_auth)};
-    if (o->roles_file[0] == '\0') return RC_OK;
+    *auth = (struct auth_opts){.key_file = or_null(from->key_file),
+                               .key_text = or_null(from->key),
+                               .http_auth = or_null(from->http_auth),
+                               .roles = or_null(from->roles)};
+    if (from->roles_file[0] == '\0') return RC_OK;
     buf_reset(&s->roles);
-    TRY(os_read_file(o->roles_file, ROLES_MAX, &s->roles, err));
+    TRY(os_read_file(from->roles_file, ROLES_MAX, &s->roles, err));
     TRY(buf_append(&s->roles, "", 1, err));
     auth->roles = (const char *)s->roles.data;
     return RC_OK;
 }
 
 /* An open database on the network is nobody's wish. */
-static enum rc check_exposure(const struct serve_opts *o, struct err *err)
+static enum rc check_exposure(const struct serve_opts *o, const struct serve_auth *auth,
+                              struct err *err)
 {
-    bool keys = o->auth_key_file[0] != '\0' || o->auth_key[0] != '\0' || o->http_auth[0] != '\0';
+    bool keys = auth->key_file[0] != '\0' || auth->key[0] != '\0' || auth->http_auth[0] != '\0';
+    unsigned passed = manager_sockets();
+    bool near = passed > 0 ? manager_socket_local(MANAGER_FIRST_FD) : is_local(o->listen);
+    bool admin = passed > 1 || o->admin_listen[0] != '\0';
+    bool admin_near =
+        passed > 1 ? manager_socket_local(MANAGER_FIRST_FD + 1) : is_local(o->admin_listen);
     if (o->allow_anonymous) return RC_OK;
-    if (!keys && !is_local(o->listen))
+    if (!keys && !near)
         return err_set(err, RC_DENIED,
                        "-listen %s would let everybody on the network read and write; give "
                        "-auth-jwt-key-file (see 'sluice token'), or say -allow-anonymous",
-                       o->listen);
-    if (o->admin_listen[0] != '\0' && o->admin_key[0] == '\0' && !is_local(o->admin_listen))
+                       passed > 0 ? "(the passed socket)" : o->listen);
+    if (admin && o->admin_key[0] == '\0' && !admin_near)
         return err_set(err, RC_DENIED,
                        "-admin-listen %s would let everybody on the network delete databases; "
                        "give -admin-key, or say -allow-anonymous",
-                       o->admin_listen);
+                       passed > 1 ? "(the passed socket)" : o->admin_listen);
     return RC_OK;
 }
 
 static bool is_local(const char *listen)
 {
-    static const char *const local[] = {"127.", "localhost:", "[::1]:", "unix:"};
+    static const char *const local[] = {"localhost:", "[::1]:", "unix:"};
     for (size_t i = 0; i < sizeof local / sizeof local[0]; i++)
         if (strncmp(listen, local[i], strlen(local[i])) == 0) return true;
-    return false;
+    /* A name may begin with these digits, too. */
+    return strncmp(listen, "127.", 4) == 0 && listen[strspn(listen, "0123456789.")] == ':';
 }
 
 /* Seals batons; kept, so that clean streams survive a restart. */
@@ -207,37 +243,89 @@ static enum rc load_baton_key(struct serve *s, struct err *err)
     return os_write_file(path, s->baton_key, sizeof s->baton_key, 0600, err);
 }
 
-/* sd_listen_fds(3). */
-static int passed_sockets(void)
+/* What is wrong with the store is better said now than after the first commit. */
+static void start_probe(struct serve *s)
 {
-    const char *pid = getenv("LISTEN_PID"), *count = getenv("LISTEN_FDS");
-    if (pid == NULL || count == NULL || strtol(pid, NULL, 10) != (long)getpid()) return 0;
-    int n = (int)strtol(count, NULL, 10);
-    return n > 2 ? 2 : n;
+    struct err ignored;
+    if (s->opts->store_url[0] == '\0') return;
+    s->probing = thr_start(&s->prober, "store-probe", probe_store, s, &ignored) == RC_OK;
+}
+
+static void *probe_store(void *arg)
+{
+    struct serve *s = arg;
+    struct err err;
+    char shown[256];
+    const struct call c = {.cancel = &s->probe_cancel, .deadline_ms = os_mono_ms() + PROBE_MS};
+    if (look_at_store(s->opts->store_url, &c, &err) == RC_OK || atomic_load(&s->probe_cancel))
+        return NULL;
+    config_url_redact(s->opts->store_url, shown, sizeof shown);
+    log_warn("the store does not answer; databases are served all the same, and their logs wait",
+             "store", shown, "error", err.text);
+    return NULL;
+}
+
+static enum rc look_at_store(const char *url, const struct call *c, struct err *err)
+{
+    struct config_replica replica = {0};
+    struct store *store = NULL;
+    enum rc rc = config_replica_from_url(url, &replica, err);
+    if (rc == RC_OK) rc = config_replica_open(&replica, &store, err);
+    if (rc == RC_OK)
+        rc = store_list(store, c, "", &(struct store_list_opts){.count_max = 1}, ignore_object,
+                        NULL, err);
+    store_close(store);
+    config_replica_fini(&replica);
+    return rc;
+}
+
+static enum rc ignore_object(void *ctx, const struct store_obj *obj, struct err *err)
+{
+    (void)ctx, (void)obj, (void)err;
+    return RC_OK;
 }
 
 static void announce(struct serve *s)
 {
-    char listen[256], admin[256];
+    char listen[256], admin[256], store[256];
     server_addresses(s->server, listen, sizeof listen, admin, sizeof admin);
+    config_url_redact(s->opts->store_url, store, sizeof store);
     log_info("serving", "addr", listen, "admin", admin[0] != '\0' ? admin : "off", "data",
-             s->opts->data);
+             s->opts->data, "store", store[0] != '\0' ? store : "beside the data");
+    manager_notify("READY=1");
 }
 
 static void run(struct serve *s, const sigset_t *set)
 {
     int sig = 0;
-    while (sigwait(set, &sig) == 0 && sig == SIGHUP) {
-        struct err err;
-        struct auth_opts auth;
-        enum rc rc = fill_auth(s, &auth, &err);
-        if (rc == RC_OK) rc = server_reload(s->server, &auth, &err);
-        if (rc == RC_OK)
-            log_info("keys, roles and certificates were read again");
-        else
-            log_error("reload failed, the old keys stay in use", "error", err.text);
-    }
+    while (sigwait(set, &sig) == 0 && sig == SIGHUP)
+        reload(s);
+    manager_notify("STOPPING=1");
     log_info("signal received, shutting down", "signal", strsignal(sig));
+}
+
+static void reload(struct serve *s)
+{
+    char state[64];
+    struct err err;
+    snprintf(state, sizeof state, "RELOADING=1\nMONOTONIC_USEC=%lld", (long long)os_mono_us());
+    manager_notify(state);
+    if (read_again(s, &err) == RC_OK)
+        log_info("keys, roles and certificates were read again");
+    else
+        log_error("reload failed, the old keys stay in use", "error", err.text);
+    manager_notify("READY=1");
+}
+
+static enum rc read_again(struct serve *s, struct err *err)
+{
+    const struct serve_opts *o = s->opts;
+    struct serve_auth now = o->auth;
+    struct auth_opts auth;
+    if (o->reread != NULL) TRY(o->reread(o->reread_ctx, &now, err));
+    TRY(check_exposure(o, &now, err));
+    TRY(fill_auth(s, &now, &auth, err));
+    return server_reload(s->server, &auth, err);
 }
 
 static enum rc stop(struct serve *s, struct err *err)
@@ -245,10 +333,12 @@ static enum rc stop(struct serve *s, struct err *err)
     pthread_t watcher;
     struct err ignored;
     bool watched = thr_start(&watcher, "shutdown", watch_stop, s, &ignored) == RC_OK;
+    atomic_store(&s->probe_cancel, true);
     server_stop(s->server, DRAIN_MS);
     enum rc rc = tenants_free(s->tenants, err);
     atomic_store(&s->ended, true);
     if (watched) pthread_join(watcher, NULL);
+    if (s->probing) pthread_join(s->prober, NULL);
     bell_free(s->bell);
     sched_free(s->write);
     sched_free(s->capture);

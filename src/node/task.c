@@ -141,6 +141,7 @@ enum rc task_new(const struct config *cfg, const struct config_db *db,
         .encoding = strcmp(cfg->ltx_encoding, "block") == 0 ? LTX_ENC_BLOCK : LTX_ENC_FRAME,
         .checkpoint_pages = (uint32_t)db->min_checkpoint_page_count,
         .truncate_pages = truncate < 0 ? 0 : (uint32_t)truncate,
+        .readers_wait_ms = t->pools.readers_wait_ms,
         .sync_bytes_max = (uint64_t)db->max_sync_wal_bytes,
     };
     enum rc rc = config_replica_open(&db->replica, &t->store, err);
@@ -259,6 +260,16 @@ enum rc task_checkpoint(struct task *t, int64_t timeout_ms, struct err *err)
         os_sleep_ms(1);
     }
     return RC_OK;
+}
+
+const struct log *task_log(const struct task *t)
+{
+    return &t->log;
+}
+
+void task_staged_path(const struct task *t, uint64_t txid, char ret_path[OS_PATH_MAX])
+{
+    state_staged_path(capture_state(t->cap), txid, ret_path);
 }
 
 /* The jobs wake each other: what began before `ending` was seen is over after the first round, and

@@ -42,6 +42,7 @@ struct task_pools {
     struct sched_job *trim; /* gives memory back after databases went to sleep; by capture's pool */
     const atomic_bool *cancel; /* true: give up calls to the store; NULL: never */
     int64_t sleep_after_ms;    /* idle so long: let go of a small database; 0: 10 s */
+    int readers_wait_ms;       /* see capture.h; 0: none of the application's writers waits */
     bool quiet;                /* that it replicates is logged at debug level */
 };
 struct task;
@@ -82,6 +83,10 @@ void task_place(struct task *t, struct task_place *ret);
 /* Copy what is in the WAL into the database, as far as readers permit; waits for it. Fails: RC_BUSY
  * it could not be done within timeout_ms. */
 MUST_CHECK enum rc task_checkpoint(struct task *t, int64_t timeout_ms, struct err *err);
+/* Its log in the store, as long as the task lives. Any thread. */
+const struct log *task_log(const struct task *t);
+/* Where a captured batch waits, or did: an LTX file and STATE_FOOTER_SIZE bytes. Any thread. */
+void task_staged_path(const struct task *t, uint64_t txid, char ret_path[OS_PATH_MAX]);
 /* End its jobs, while the pools go on for others: then it can be freed. Who waits is told
  * RC_CANCELED. Not from inside of a job; nobody else may use it any more. */
 void task_stop(struct task *t);

@@ -24,22 +24,23 @@
 #include "base/mem.h"
 #include "node/tenants_intern.h"
 
-#define OPEN_MAX       1000
-#define CACHE_KIB      (256 << 10)
-#define INTERVAL_MS    1000
-#define IDLE_CLOSE_MS  60000
-#define OPEN_WAIT_MS   10000 /* while another thread opens or closes it */
-#define TICK_MS        1000
-#define TICK_MIN_MS    20
-#define TRIM_MS        5000 /* unused so long: its connections are closed */
-#define MEMORY_MS      2000
-#define PARK_MS        10000 /* so long may a drain take */
-#define PARKED_LOOK_MS 30000
-#define PARKED_AT_ONCE 16
-#define PICK_MAX       64 /* slots that the housekeeper takes in one round */
-#define FOLDERS        4
-#define FLUSH_LOOK_MS  2
-#define DRAINS_MAX     64 /* tenants that are closed and not whole in the store, at the least */
+#define OPEN_MAX        1000
+#define CACHE_KIB       (256 << 10)
+#define INTERVAL_MS     1000
+#define IDLE_CLOSE_MS   60000
+#define OPEN_WAIT_MS    10000 /* while another thread opens or closes it */
+#define TICK_MS         1000
+#define TICK_MIN_MS     20
+#define TRIM_MS         5000 /* unused so long: its connections are closed */
+#define MEMORY_MS       2000
+#define PARK_MS         10000 /* so long may a drain take */
+#define PARKED_LOOK_MS  30000
+#define PARKED_AT_ONCE  64
+#define PICK_MAX        64 /* slots that the housekeeper takes in one round */
+#define FOLDERS         4
+#define FLUSH_LOOK_MS   2
+#define READERS_WAIT_MS 10 /* see capture.h; a WAL that stays short is worth that */
+#define DRAINS_MAX      64 /* tenants that are closed and not whole in the store, at the least */
 
 struct picked { /* slots that something is to be done with */
     struct slot *slots[PICK_MAX];
@@ -93,6 +94,11 @@ const struct tenants_ops tenants_ops = {
     .look = tenants_look_each,
     .checkpoint = tenants_checkpoint,
     .image = tenants_image,
+    .commits = tenants_commits,
+    .batch = tenants_batch,
+    .image_file = tenants_image_file,
+    .keep = tenants_keep,
+    .kept = tenants_kept,
 };
 
 enum rc tenants_new(const struct tenants_opts *opts, struct tenants **ret_ts, struct err *err)
@@ -114,6 +120,7 @@ enum rc tenants_new(const struct tenants_opts *opts, struct tenants **ret_ts, st
                                     .outage = &ts->outage,
                                     .bell = o->bell,
                                     .trim = &ts->trim,
+                                    .readers_wait_ms = READERS_WAIT_MS,
                                     .quiet = true};
     pthread_mutex_init(&ts->keeper_lock, NULL);
     pthread_mutex_init(&ts->configure_lock, NULL);

@@ -7,6 +7,7 @@
  *   tenants_disk.c   paths, and what is done with whole folders
  *   tenants_admin.c  create, import, remove, rename, configure, list, info, checkpoint, image
  *   tenants_past.c   fork and rewind; logs of tenants
+ *   tenants_log.c    what replicas read of a log
  */
 #ifndef NODE_TENANTS_INTERN_H
 #define NODE_TENANTS_INTERN_H
@@ -207,4 +208,11 @@ enum rc tenants_look_each(struct tenants *ts, tenant_look_fn *fn, void *ctx,
 enum rc tenants_checkpoint(struct tenants *ts, const char *name, struct err *err);
 enum rc tenants_image(struct tenants *ts, const char *name, tenant_bytes_fn *fn, void *ctx,
                       struct err *err);
+uint64_t tenants_commits(struct tenants *ts, const char *name);
+enum rc tenants_batch(struct tenants *ts, struct tenant *t, uint64_t txid, const struct call *call,
+                      struct tenant_batch *ret, tenant_page_fn *fn, void *ctx, struct err *err);
+enum rc tenants_image_file(struct tenants *ts, struct tenant *t, uint64_t txid,
+                           const struct call *call, char ret_path[OS_PATH_MAX], struct err *err);
+enum rc tenants_keep(struct tenants *ts, struct tenant *t, const struct buf *text, struct err *err);
+enum rc tenants_kept(struct tenants *ts, struct tenant *t, struct buf *out, struct err *err);
 #endif

@@ -45,6 +45,7 @@ enum rc slot_new(struct tenants *ts, const char *name, enum slot_state state, st
     s->ts = ts;
     s->state = state;
     s->used_ms = os_mono_ms();
+    atomic_store(&s->t.commits, (uint64_t)os_mono_us() + 1);
     s->path = mem_strdup(path);
     s->meta = mem_strdup(meta);
     if (s->path != NULL && s->meta != NULL) return *ret_s = s, RC_OK;
@@ -56,6 +57,8 @@ void slot_free(struct slot *s)
 {
     if (s == NULL) return;
     ASSERT(s->task == NULL && s->t.engine == NULL);
+    struct tenant_extra *extra = atomic_load(&s->t.extra);
+    if (extra != NULL) extra->free(extra);
     tenants_conf_free(s->confs);
     mem_free(s->path);
     mem_free(s->meta);
@@ -241,6 +244,7 @@ static void remember(struct slot *s)
 static void on_commit(void *ctx)
 {
     struct slot *s = ctx;
+    atomic_fetch_add_explicit(&s->t.commits, 1, memory_order_release);
     task_committed(s->task);
 }
 

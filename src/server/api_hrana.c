@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "base/mem.h"
+#include "base/os.h"
 #include "server/server_intern.h"
 
 #define JSON     "application/json"
@@ -32,6 +33,7 @@ static void cursor_end(struct ask *a);
 static void v1_done(struct exec *x);
 static unsigned v1_status(const struct sql_error *e);
 static void add_index(struct ask *a);
+static void add_timing(struct ask *a);
 
 void api_pipeline(struct ask *a)
 {
@@ -103,8 +105,10 @@ static enum rc prepare(struct ask *a, enum hrana_frame frame, const char *baton,
 static enum rc take_session(struct ask *a, const char *baton, struct sql_error *e, struct err *err)
 {
     struct stored stored = {0};
+    struct sql_last last = {0};
     if (baton != NULL)
-        TRY(batons_take(a->server->batons, a->tenant->name, baton, &a->session, &stored, e, err));
+        TRY(batons_take(a->server->batons, a->tenant->name, baton, &a->session, &stored, &last, e,
+                        err));
     if (a->session != NULL) {
         /* It has the tenant counted already, the very same one: it is open because of that. */
         a->server->opts.ops->release(a->server->opts.tenants, a->tenant);
@@ -118,6 +122,7 @@ static enum rc take_session(struct ask *a, const char *baton, struct sql_error *
     }
     session_init(a->session, a->tenant);
     a->session->own = stored;
+    a->session->stream.last = last;
     return RC_OK;
 }
 
@@ -159,6 +164,15 @@ static void add_index(struct ask *a)
     if (http_add_header(a->http, "x-sluice-txid", text, &ignored) != RC_OK) return;
 }
 
+static void add_timing(struct ask *a)
+{
+    char text[40];
+    struct err ignored;
+    int64_t us = os_mono_us() - a->since_us;
+    snprintf(text, sizeof text, "query;dur=%lld.%03d", (long long)(us / 1000), (int)(us % 1000));
+    if (http_add_header(a->http, "Server-Timing", text, &ignored) != RC_OK) return;
+}
+
 static void pipeline_done(struct exec *x)
 {
     struct ask *a = x->ctx;
@@ -174,6 +188,7 @@ static void pipeline_done(struct exec *x)
         return;
     }
     add_index(a);
+    add_timing(a);
     http_reply(a->http, 200, a->target.proto ? PROTOBUF : JSON, &a->out);
 }
 

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <strings.h>
 #include "base/mem.h"
+#include "base/os.h"
 #include "base/thr.h"
 #include "server/wire.h"
 
@@ -30,6 +31,7 @@ struct hello { /* its tenant must be opened first */
     struct msg *m;
 };
 
+static void enlist(struct client *c);
 static const struct subprotocol *choose(const char *offered);
 static bool offers(const char *list, const char *name);
 static enum rc put_headers(struct ask *a, const struct subprotocol *p, struct err *err);
@@ -76,8 +78,22 @@ void api_websocket(struct ask *a)
     atomic_init(&c->refs, 1);
     pthread_mutex_init(&c->lock, NULL);
     atomic_fetch_add(&s->ws_open, 1);
+    enlist(c);
     a->client = c; /* when the client has gone, the upgrade never comes */
     http_upgrade(a->http, upgraded, a);
+}
+
+void api_ws_drop_tenant(struct server *s, const char *name)
+{
+    thr_lock(&s->clients_lock);
+    for (struct client *c = s->clients; c != NULL; c = c->next) {
+        if (strcmp(c->tenant_name, name) != 0) continue;
+        thr_lock(&c->lock);
+        struct ws_conn *conn = c->conn; /* stays as long as c, which is in the list */
+        thr_unlock(&c->lock);
+        if (conn != NULL) ws_close(conn, 1012, "the namespace is being changed");
+    }
+    thr_unlock(&s->clients_lock);
 }
 
 struct client *client_ref(struct client *c)
@@ -90,6 +106,10 @@ void client_unref(struct client *c)
 {
     if (atomic_fetch_sub(&c->refs, 1) != 1) return;
     struct server *s = c->server;
+    thr_lock(&s->clients_lock);
+    *c->prev_next = c->next;
+    if (c->next != NULL) c->next->prev_next = c->prev_next;
+    thr_unlock(&s->clients_lock);
     wire_fini(c);
     stored_fini(&c->stored);
     grant_unref(c->grant);
@@ -98,6 +118,17 @@ void client_unref(struct client *c)
     pthread_mutex_destroy(&c->lock);
     mem_free(c);
     atomic_fetch_sub(&s->ws_open, 1);
+}
+
+static void enlist(struct client *c)
+{
+    struct server *s = c->server;
+    thr_lock(&s->clients_lock);
+    c->next = s->clients;
+    if (c->next != NULL) c->next->prev_next = &c->next;
+    s->clients = c;
+    c->prev_next = &s->clients;
+    thr_unlock(&s->clients_lock);
 }
 
 /* ---- Handshake ---- */
@@ -124,6 +155,9 @@ static bool offers(const char *list, const char *name)
 static enum rc put_headers(struct ask *a, const struct subprotocol *p, struct err *err)
 {
     char accept[WS_ACCEPT_SIZE];
+    const char *version = http_header(a->http, "sec-websocket-version");
+    if (version == NULL || strcmp(version, "13") != 0)
+        return err_set(err, RC_INVALID, "Sec-WebSocket-Version must be 13");
     const char *key = http_header(a->http, "sec-websocket-key");
     if (key == NULL) return err_set(err, RC_INVALID, "Sec-WebSocket-Key is missing");
     TRY(ws_accept_key(key, accept, err));
@@ -161,7 +195,9 @@ static void on_message(void *ctx, struct ws_conn *conn, bool binary, const void 
     struct msg *m = NULL;
     if (c->conn == NULL) {
         ws_ref(conn);
+        thr_lock(&c->lock);
         c->conn = conn;
+        thr_unlock(&c->lock);
     }
     if (binary != c->proto) {
         ws_close(conn, 1003, c->proto ? "binary messages are expected" : "text is expected");
@@ -205,6 +241,8 @@ static enum rc msg_new(struct client *c, const void *data, size_t size, struct m
     struct msg *m = mem_calloc(1, sizeof *m + size + 1);
     if (m == NULL) return err_mem(err, "a message");
     memcpy(m->data, data, size);
+    m->size = size;
+    m->since_us = os_mono_us();
     m->client = client_ref(c);
     thr_lock(&c->lock);
     bool pause = ++c->pending > WIRE_PENDING_MAX && !c->paused;

@@ -8,6 +8,7 @@
 #include <string.h>
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/os.h"
 #include "server/server_intern.h"
 
 #define ARENA_FACTOR 4 /* memory for a decoded body, in sizes of the largest body */
@@ -15,6 +16,7 @@
 
 static bool answer_plain(struct ask *a);
 static void free_ask(void *ask);
+static void note(struct ask *a);
 static void open_tenant(struct crew_job *job);
 static void go(struct ask *a);
 static bool wants_upgrade(const struct http_req *r);
@@ -31,6 +33,7 @@ void ask_handle(void *server, struct http_req *r)
     }
     a->server = s;
     a->http = r;
+    a->since_us = os_mono_us();
     http_set_data(r, a, free_ask);
     atomic_fetch_add_explicit(&s->asks, 1, memory_order_relaxed);
     enum rc rc = route_find(http_method(r), http_path(r), wants_upgrade(r), &a->target, &err);
@@ -135,6 +138,7 @@ static bool answer_plain(struct ask *a)
 static void free_ask(void *ask)
 {
     struct ask *a = ask;
+    note(a);
     ask_drop_session(a);
     if (a->client != NULL) client_unref(a->client);
     if (a->tenant != NULL) a->server->opts.ops->release(a->server->opts.tenants, a->tenant);
@@ -143,6 +147,20 @@ static void free_ask(void *ask)
     arena_free(a->arena);
     buf_fini(&a->out);
     mem_free(a);
+}
+
+static void note(struct ask *a)
+{
+    enum stats_route route = STATS_ELSE;
+    int64_t end_us;
+    uint64_t sent;
+    size_t size;
+    unsigned status = http_answered(a->http, &end_us, &sent);
+    (void)http_body(a->http, &size);
+    if (a->target.route == ROUTE_PIPELINE) route = STATS_PIPELINE;
+    if (a->target.route == ROUTE_CURSOR) route = STATS_CURSOR;
+    if (a->target.route == ROUTE_V1_EXECUTE || a->target.route == ROUTE_V1_BATCH) route = STATS_V1;
+    stats_ask(a->server->stats, route, status, end_us - a->since_us, size, sent);
 }
 
 /* Nobody without a token makes us open a database. */

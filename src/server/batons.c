@@ -2,7 +2,7 @@
  * batons.c -- see batons.h.
  *
  * Bytes, before base64 (URL alphabet, no padding), little-endian:
- *   clean: 'c' count:u16 { id:i32 size:u32 text }*     mac:16
+ *   clean: 'c' count:u16 rowid:i64 changes:i64 total:i64 { id:i32 size:u32 text }*  mac:16
  *   live:  'l' boot:u64 id:u64 seq:u64                 mac:16
  * The seal covers these bytes and the tenant's name.
  */
@@ -48,7 +48,8 @@ static void mac_of(const struct batons *b, const char *tenant, const void *data,
                    uint8_t mac[MAC_SIZE]);
 static bool carries(const struct session *s);
 static enum rc put_clean(const struct session *s, struct buf *bytes, struct err *err);
-static enum rc take_clean(const struct buf *bytes, struct stored *stored, struct err *err);
+static enum rc take_clean(const struct buf *bytes, struct stored *stored, struct sql_last *last,
+                          struct err *err);
 static enum rc take_live(struct batons *b, const struct buf *bytes, struct session **ret_s,
                          struct sql_error *sql_err, struct err *err);
 static enum rc grow(struct batons *b, struct err *err);
@@ -142,13 +143,14 @@ enum rc batons_keep(struct batons *b, const struct baton_id *id, struct session 
 }
 
 enum rc batons_take(struct batons *b, const char *tenant, const char *baton, struct session **ret_s,
-                    struct stored *ret_stored, struct sql_error *sql_err, struct err *err)
+                    struct stored *ret_stored, struct sql_last *ret_last, struct sql_error *sql_err,
+                    struct err *err)
 {
     CLEANUP(buf_fini) struct buf bytes = BUF_INIT;
     *ret_s = NULL;
     sql_error_own(sql_err, "", "%s", "");
     TRY(unseal(b, tenant, baton, &bytes, sql_err, err));
-    if (bytes.data[0] == 'c') return take_clean(&bytes, ret_stored, err);
+    if (bytes.data[0] == 'c') return take_clean(&bytes, ret_stored, ret_last, err);
     return take_live(b, &bytes, ret_s, sql_err, err);
 }
 
@@ -231,9 +233,14 @@ static bool carries(const struct session *s)
 
 static enum rc put_clean(const struct session *s, struct buf *bytes, struct err *err)
 {
-    uint8_t head[8] = {'c'};
+    uint8_t head[8] = {'c'}, numbers[24];
     head[1] = (uint8_t)s->own.count, head[2] = (uint8_t)(s->own.count >> 8);
     TRY(buf_append(bytes, head, 3, err));
+    const struct sql_last *last = &s->stream.last;
+    put_le64(numbers, (uint64_t)last->rowid);
+    put_le64(numbers + 8, (uint64_t)last->changes);
+    put_le64(numbers + 16, (uint64_t)last->total);
+    TRY(buf_append(bytes, numbers, sizeof numbers, err));
     for (size_t i = 0; i < s->own.count; i++) {
         const struct stored_sql *sql = &s->own.list[i];
         put_le32(head, (uint32_t)sql->id);
@@ -244,10 +251,14 @@ static enum rc put_clean(const struct session *s, struct buf *bytes, struct err 
     return RC_OK;
 }
 
-static enum rc take_clean(const struct buf *bytes, struct stored *stored, struct err *err)
+static enum rc take_clean(const struct buf *bytes, struct stored *stored, struct sql_last *last,
+                          struct err *err)
 {
-    size_t at = 3;
+    size_t at = 3 + 24;
     ASSERT(bytes->size >= at); /* sealed by us */
+    last->rowid = (int64_t)get_le64(bytes->data + 3);
+    last->changes = (int64_t)get_le64(bytes->data + 11);
+    last->total = (int64_t)get_le64(bytes->data + 19);
     for (int left = bytes->data[1] | bytes->data[2] << 8u; left > 0; left--) {
         int32_t id = (int32_t)get_le32(bytes->data + at);
         size_t size = get_le32(bytes->data + at + 4);

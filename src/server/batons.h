@@ -46,12 +46,13 @@ MUST_CHECK enum rc batons_promise(struct batons *b, const char *tenant, struct b
 MUST_CHECK enum rc batons_keep(struct batons *b, const struct baton_id *id, struct session *s,
                                struct err *err);
 /* What a baton stands for, of this tenant: a session that waited here (*ret_s, the caller's now,
- * its tenant counted), or NULL and, in *ret_stored, the stored SQL of a clean one.
+ * its tenant counted), or NULL and in *ret_stored and *ret_last what a clean one had.
  * Fails: RC_NOT_FOUND with sql_err: STREAM_NOT_FOUND not one of ours, or used before;
  * STREAM_EXPIRED its time was over or the process was another; RC_NO_MEM. */
 MUST_CHECK enum rc batons_take(struct batons *b, const char *tenant, const char *baton,
                                struct session **ret_s, struct stored *ret_stored,
-                               struct sql_error *sql_err, struct err *err);
+                               struct sql_last *ret_last, struct sql_error *sql_err,
+                               struct err *err);
 /* End those whose time is over. Call now and then. */
 void batons_tick(struct batons *b);
 /* All of a tenant's, because it goes. */

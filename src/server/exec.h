@@ -80,6 +80,7 @@ struct exec {
     const char *sql;   /* of the statement at hand */
     size_t sql_size;
     struct sql_done result;
+    struct sql_last last; /* of the stream, if what runs now stays */
     bool here; /* on a thread that must not wait */
     bool in_batch, tried_unit, refused, own, tx, denied, committed, flushed;
 };

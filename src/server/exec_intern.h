@@ -3,6 +3,7 @@
  *
  *   exec.c       from request to request, and from thread to thread
  *   exec_stmt.c  one statement: read, lone write, in a transaction
+ *   exec_attach.c  ATTACH of another tenant
  *   exec_unit.c  a batch as one unit of a group
  */
 #ifndef SERVER_EXEC_INTERN_H
@@ -59,6 +60,8 @@ void exec_note(struct exec *x, int64_t since_us, const struct sql_error *sql_err
 /* Something was committed: its index. */
 uint64_t exec_committed(struct exec *x);
 
+/* True: the statement at hand is ATTACH, and *ret_rc is how it went. May open a tenant. */
+bool exec_attach(struct exec *x, struct sql_error *sql_err, enum rc *ret_rc, struct err *err);
 /* True: the batch at hand runs as one unit; *ret_next says how to go on. */
 bool exec_unit(struct exec *x, const struct hrana_batch *b, enum next *ret_next);
 #endif

@@ -237,6 +237,7 @@ static enum rc run_write(struct sql_write *w, struct sql_conn *c, struct err *er
     const struct sql_sink sink = {exec_sink_cols, exec_sink_row, x};
     bool here = x->here;
     x->here = true; /* nothing may be flushed before the commit */
+    sql_conn_set_last(c, &x->ses->stream.last);
     enum rc rc = sql_conn_run(c, &call, &limits, &stmt, &sink, &x->result, &w->sql_err, err);
     x->here = here;
     exec_note(x, since, rc == RC_OK ? NULL : &w->sql_err);
@@ -261,6 +262,7 @@ static void end_write(struct sql_write *w)
         return;
     }
     if (w->rc == RC_OK) {
+        sql_last_note(&x->ses->stream.last, &x->result);
         enum rc rc = hrana_put_done(x->enc, &x->result, exec_committed(x), &err);
         next = rc == RC_OK ? exec_close_ok(x) : exec_fail(x, rc, &err);
     } else {
@@ -292,7 +294,10 @@ static enum next own(struct exec *x, const struct hrana_stmt *st)
     const struct sql_limits limits = exec_limits(x);
     const struct sql_stmt stmt = {x->sql, x->sql_size, st->args, st->arg_count, st->want_rows};
     const struct sql_sink sink = {exec_sink_cols, exec_sink_row, x};
-    rc = sql_stream_run(s, &call, &limits, &stmt, &sink, &x->result, &sql_err, &err);
+    x->result = (struct sql_done){0};
+    sql_error_own(&sql_err, "", "%s", "");
+    if (!exec_attach(x, &sql_err, &rc, &err))
+        rc = sql_stream_run(s, &call, &limits, &stmt, &sink, &x->result, &sql_err, &err);
     if (rc == RC_AGAIN) {
         hrana_put_rewind(x->enc);
         return ask_turn(x);

@@ -107,6 +107,8 @@ static enum rc run_unit(struct sql_write *w, struct sql_conn *c, struct err *err
     if (sql_conn_autocommit(c)) return refuse(x, err);
     memset(x->verdicts, VERDICT_SKIPPED, b->count);
     x->tx = false;
+    x->last = x->ses->stream.last;
+    sql_conn_set_last(c, &x->last);
     if (!x->cursor) TRY(hrana_put_result_begin(x->enc, HRANA_BATCH, x->request_id, err));
     TRY(hrana_put_batch_begin(x->enc, err));
     x->in_batch = true;
@@ -143,6 +145,7 @@ static void end_unit(struct sql_write *w)
     enum next next = NEXT_GO;
     enum rc rc = RC_OK;
     if (w->rc == RC_OK) {
+        x->ses->stream.last = x->last;
         hrana_put_batch_index(x->enc, exec_committed(x));
         rc = hrana_put_batch_end(x->enc, &err);
         if (rc == RC_OK && !x->cursor) rc = hrana_put_result_end(x->enc, &err);
@@ -234,6 +237,7 @@ static enum rc run_statement(struct exec *x, struct sql_conn *c, const struct hr
 static enum rc put_step(struct exec *x, enum rc rc, struct sql_error *sql_err, struct err *err)
 {
     if (rc == RC_OK) {
+        sql_last_note(&x->last, &x->result);
         TRY(hrana_put_done(x->enc, &x->result, 0, err));
         x->verdicts[x->step] = VERDICT_OK;
         return hrana_put_step_end(x->enc, err);

@@ -63,6 +63,9 @@ enum rc hrana_request_check(const struct hrana_request *r, const struct hrana_se
         if (hrana_sql_check(seen->sql, seen->sql_id, err) != RC_OK)
             return err_wrap(err, "'%s'", name);
         return RC_OK;
+    case HRANA_CLOSE_SQL:
+        if (!seen->sql_id) return err_set(err, RC_INVALID, "'%s' needs a sql_id", name);
+        return RC_OK;
     case HRANA_STORE_SQL:
         if (!seen->sql) return err_set(err, RC_INVALID, "'%s' needs sql", name);
         return RC_OK;

@@ -298,6 +298,7 @@ static enum rc get_body(struct dec *d, struct in in, bool over_ws, struct hrana_
         if (script && KEY(f) == VARINT(main + 2)) note_index(d, f.varint);
     }
     /* An empty text is left out, as all that is zero. */
+    seen.sql_id |= r->type == HRANA_CLOSE_SQL; /* a zero is not sent */
     if (r->type == HRANA_STORE_SQL && !seen.sql) {
         r->sql.text = "";
         seen.sql = true;

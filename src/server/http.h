@@ -70,7 +70,7 @@ const char *http_query(const struct http_req *r, const char *name);  /* ?name=va
 const void *http_body(const struct http_req *r, size_t *ret_size);
 /* The file with a body that went there (opts.spill), NULL: it is in memory. Deleted at the end of
  * the request, unless it was renamed. */
-const char *http_body_file(const struct http_req *r, uint64_t *ret_size);
+const char *http_body_file(struct http_req *r, uint64_t *ret_size);
 bool http_from_loopback(const struct http_req *r);
 /* Turns true when the client has gone away or the server stops in a hurry: for struct call. Looked
  * after by a watcher only for requests that are not answered within 20 ms. */

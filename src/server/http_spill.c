@@ -17,9 +17,13 @@ struct http_spill {
 
 static enum rc open_file(struct http_req *r, const char *folder, struct err *err);
 
-const char *http_body_file(const struct http_req *r, uint64_t *ret_size)
+/* Closed before anybody opens it as a database: closing it later would take all of this process's
+ * locks away from it. */
+const char *http_body_file(struct http_req *r, uint64_t *ret_size)
 {
     if (r->spill == NULL) return NULL;
+    os_close(r->spill->fd);
+    r->spill->fd = -1;
     *ret_size = r->spill->size;
     return r->spill->path;
 }
@@ -35,6 +39,8 @@ bool http__spill_begin(struct http_req *r)
     r->spill->fd = -1;
     if (open_file(r, folder, &ignored) == RC_OK && http__spill_add(r, r->body.data, r->body.size)) {
         buf_fini(&r->body);
+        atomic_fetch_sub(&s->body_sum, r->body_counted);
+        r->body_counted = 0;
         return true;
     }
     http__spill_free(r);

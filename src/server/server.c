@@ -25,6 +25,10 @@ static void set_defaults(struct server_opts *o);
 static enum rc start(struct server *s, struct err *err);
 static enum rc start_fronts(struct server *s, struct err *err);
 static void *tick(void *arg);
+static void note(void *ctx, struct tenant *t, const char *sql, size_t size, int64_t us,
+                 const struct sql_done *done, const struct sql_error *sql_err);
+static void log_slow(void *ctx, const struct stats_slow *slow);
+static void log_dropped(void *ctx, uint64_t count);
 static void release_tenant(void *ctx, struct tenant *t);
 static void wait_idle(struct server *s, int64_t wait_ms);
 
@@ -34,6 +38,8 @@ enum rc server_start(const struct server_opts *opts, struct server **ret_s, stru
     if (s == NULL) return err_mem(err, "the server");
     s->opts = *opts;
     set_defaults(&s->opts);
+    s->started_ms = os_mono_ms();
+    pthread_mutex_init(&s->clients_lock, NULL);
     exec_env_init(&s->env);
     enum rc rc = start(s, err);
     if (rc != RC_OK) {
@@ -71,6 +77,8 @@ void server_stop(struct server *s, int64_t wait_ms)
     batons_free(s->batons);
     exec_env_fini(&s->env);
     auth_free(s->auth);
+    stats_free(s->stats);
+    pthread_mutex_destroy(&s->clients_lock);
     mem_free(s);
 }
 
@@ -106,6 +114,11 @@ static enum rc start(struct server *s, struct err *err)
     env->turn_ms = o->turn_ms;
     env->durable_ms = o->durable_ms;
     env->byte_max = o->byte_max;
+    env->note = note;
+    env->note_ctx = s;
+    const struct stats_opts stats = {
+        .slow_us = o->slow_query_ms * 1000, .slow = log_slow, .dropped = log_dropped};
+    TRY(stats_new(&stats, &s->stats, err));
     struct batons_opts batons = {
         .txn_idle_ms = o->stream_idle_ms, .release = release_tenant, .ctx = s};
     memcpy(batons.key, o->baton_key, sizeof batons.key);
@@ -145,6 +158,8 @@ static enum rc start_fronts(struct server *s, struct err *err)
     http.threads = 1;
     http.cors = false;
     http.handle = admin_handle;
+    http.spill = admin_spill;
+    http.spill_max = o->import_max;
     return http_server_start(&http, &s->admin, err);
 }
 
@@ -155,9 +170,37 @@ static void *tick(void *arg)
     while (!atomic_load(&s->stop)) {
         exec_env_tick(&s->env);
         batons_tick(s->batons);
+        stats_tick(s->stats);
         os_sleep_ms(TICK_MS);
     }
     return NULL;
+}
+
+static void note(void *ctx, struct tenant *t, const char *sql, size_t size, int64_t us,
+                 const struct sql_done *done, const struct sql_error *sql_err)
+{
+    struct server *s = ctx;
+    stats_stmt(s->stats, t, sql, size, us, done, sql_err);
+}
+
+static void log_slow(void *ctx, const struct stats_slow *slow)
+{
+    char ms[32], read[24], written[24];
+    (void)ctx;
+    snprintf(ms, sizeof ms, "%lld.%03d", (long long)(slow->us / 1000), (int)(slow->us % 1000));
+    snprintf(read, sizeof read, "%llu", (unsigned long long)slow->rows_read);
+    snprintf(written, sizeof written, "%llu", (unsigned long long)slow->rows_written);
+    log_warn("slow statement", "namespace", slow->tenant, "ms", ms, "rows_read", read,
+             "rows_written", written, "error", slow->code[0] != '\0' ? slow->code : "none", "sql",
+             slow->sql);
+}
+
+static void log_dropped(void *ctx, uint64_t count)
+{
+    char text[24];
+    (void)ctx;
+    snprintf(text, sizeof text, "%llu", (unsigned long long)count);
+    log_warn("more slow statements were not logged", "count", text);
 }
 
 static void release_tenant(void *ctx, struct tenant *t)

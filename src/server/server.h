@@ -19,6 +19,10 @@ struct server_opts {
     const uint8_t *baton_key; /* BATON_KEY_SIZE bytes */
     const struct tenants_ops *ops;
     struct tenants *tenants;
+    /* For the administrator; NULL: not allowed. A folder for large bodies, in the tenants' file
+     * system; the folder that dump_url may name files of; the private key of tokens. */
+    const char *spill_dir, *import_dir, *signing_key_file;
+    uint64_t import_max;   /* bytes of a file that is imported; 0: 16 GiB */
     bool no_default;       /* a host name without a dot names no tenant */
     unsigned threads;      /* of each front end; 0: one a CPU */
     unsigned work_threads; /* 0: 32 */

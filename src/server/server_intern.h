@@ -12,6 +12,7 @@
 #include "server/exec.h"
 #include "server/http.h"
 #include "server/server.h"
+#include "server/stats.h"
 #include "server/ws.h"
 
 enum route {
@@ -55,7 +56,10 @@ struct server {
     pthread_t ticker;
     bool ticking;
     atomic_bool stop;
+    int64_t started_ms;
     _Atomic uint64_t asks, ws_open;
+    pthread_mutex_t clients_lock;
+    struct client *clients; /* [clients_lock] connections over WebSocket */
 };
 
 /* One request over HTTP, from its arrival to its answer. */
@@ -74,6 +78,7 @@ struct ask {
     struct baton_id promise;
     struct client *client; /* WebSocket: until its upgrade has come */
     bool promised, streaming;
+    int64_t since_us;
     struct crew_job job;
 };
 void ask_handle(void *server, struct http_req *r); /* for http_opts.handle */
@@ -95,6 +100,9 @@ void api_v1(struct ask *a);
 void api_legacy(struct ask *a);
 void api_dump(struct ask *a);
 void api_websocket(struct ask *a);
+/* Close those of a tenant, because it goes, or its keys do. */
+void api_ws_drop_tenant(struct server *s, const char *name);
 void client_unref(struct client *c);
 void admin_handle(void *server, struct http_req *r);
+const char *admin_spill(void *server, const struct http_req *r); /* for http_opts.spill */
 #endif

@@ -3,6 +3,13 @@
 #include <string.h>
 #include "base/mem.h"
 
+struct attached {
+    const struct tenants_ops *ops;
+    struct tenants *tenants;
+    struct tenant *list[SESSION_ATTACHED_MAX];
+    size_t count;
+};
+
 static size_t place_of(const struct stored *s, int32_t id);
 
 enum rc stored_set(struct stored *s, int32_t id, const char *text, size_t size, struct err *err)
@@ -71,9 +78,27 @@ void session_grant(struct session *s, struct grant *grant)
     s->stream.all_read = grant_for(grant, s->tenant->name) < GRANT_WRITE;
 }
 
+enum rc session_attach(struct session *s, const struct tenants_ops *ops, struct tenants *tenants,
+                       struct tenant *other, struct err *err)
+{
+    if (s->attached == NULL) s->attached = mem_calloc(1, sizeof *s->attached);
+    struct attached *a = s->attached;
+    if (a == NULL) return err_mem(err, "an attached database");
+    if (a->count == SESSION_ATTACHED_MAX)
+        return err_set(err, RC_TOO_BIG, "more than %d attached databases", SESSION_ATTACHED_MAX);
+    a->ops = ops;
+    a->tenants = tenants;
+    a->list[a->count++] = other;
+    return RC_OK;
+}
+
 void session_fini(struct session *s)
 {
     sql_stream_end(&s->stream);
+    for (size_t i = 0; s->attached != NULL && i < s->attached->count; i++)
+        s->attached->ops->release(s->attached->tenants, s->attached->list[i]);
+    mem_free(s->attached);
+    s->attached = NULL;
     stored_fini(&s->own);
     grant_unref(s->grant);
     s->grant = NULL;

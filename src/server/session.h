@@ -10,6 +10,7 @@
 #include "server/tenant.h"
 #include "sql/stream.h"
 
+#define SESSION_ATTACHED_MAX     4
 #define SESSION_STORED_MAX       1024      /* texts */
 #define SESSION_STORED_BYTES_MAX (4 << 20) /* of all of them */
 
@@ -34,11 +35,15 @@ struct session {
     struct tenant *tenant; /* counted; released by session_fini's caller */
     struct grant *grant;   /* who asks now; counted */
     struct stored own;
-    struct stored *stored; /* its own, or that of the WebSocket */
+    struct stored *stored;     /* its own, or that of the WebSocket */
+    struct attached *attached; /* other tenants that it reads; NULL: none */
 };
 void session_init(struct session *s, struct tenant *tenant);
 /* Who asks with this request. */
 void session_grant(struct session *s, struct grant *grant);
+/* Keep another tenant, counted, until the session ends. Fails: RC_TOO_BIG; RC_NO_MEM. */
+MUST_CHECK enum rc session_attach(struct session *s, const struct tenants_ops *ops,
+                                  struct tenants *tenants, struct tenant *other, struct err *err);
 /* Ends the stream: rolls back. */
 void session_fini(struct session *s);
 #endif

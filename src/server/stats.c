@@ -43,6 +43,13 @@ struct top {                                  /* a list of the worst statements 
         uint64_t rows_read, rows_written;
     } queries[STATS_TOP];
 };
+struct noted { /* a statement on its way into lists */
+    uint64_t key;
+    const char *sql;
+    size_t size;
+    int64_t us;
+    const struct sql_done *done;
+};
 struct part {
     count queries, us, rows_read, rows_written;
     uint8_t apart[APART];
@@ -93,16 +100,15 @@ static uint16_t take(struct stats *s, const char *name);
 static void empty(struct stats *s, uint16_t at);
 static uint16_t *chain_of(struct stats *s, const char *name);
 static uint64_t key_of(const char *sql, size_t size);
-static void top_note(struct entry *e, struct top *top, const void *owner, const char *sql,
-                     size_t size, uint64_t value, int64_t us, const struct sql_done *done);
+static void top_note(struct entry *e, struct top *top, const void *owner, const struct noted *n,
+                     uint64_t value);
 static bool top_knows(struct top *top, uint64_t key, uint64_t value);
-static void top_put(struct top *top, uint64_t key, uint64_t value, const char *sql, size_t size,
-                    int64_t us, const struct sql_done *done);
+static void top_put(struct top *top, const struct noted *n, uint64_t value);
 static size_t top_place(const struct top *top, uint64_t key);
 static uint64_t top_least(const struct top *top);
 static size_t top_list(const struct top *top, struct stats_query *ret);
 static void top_clear(struct top *top);
-static void entry_sum(const struct entry *e, struct stats_tenant *ret);
+static void entry_sum(const struct entry *e, struct stats_counts *ret);
 static void note_slow(struct stats *s, const struct tenant *t, const char *sql, size_t size,
                       int64_t us, const struct sql_done *done, const struct sql_error *sql_err);
 static void cut_text(char *out, size_t max, const char *sql, size_t size);
@@ -225,7 +231,7 @@ void stats_tenant_look(struct stats *s, const char *name, struct stats_tenant *r
     uint16_t at = find(s, name);
     if (at != NONE) {
         struct entry *e = &s->entries[at];
-        entry_sum(e, ret);
+        entry_sum(e, &ret->counts);
         thr_lock(&e->lock);
         ret->slowest_count = top_list(&e->slowest, ret->slowest);
         ret->top_count = top_list(&e->top, ret->top);
@@ -256,20 +262,13 @@ void stats_tenant_drop(struct stats *s, const char *name)
     thr_unlock(&s->table_lock);
 }
 
-enum rc stats_tenants(struct stats *s, stats_tenant_fn *fn, void *ctx, struct err *err)
+void stats_tenant_counts(struct stats *s, const char *name, struct stats_counts *ret)
 {
-    CLEANUP(mem_freep) struct stats_tenant *st = mem_calloc(1, sizeof *st);
-    char name[AUTH_NAME_MAX + 1];
-    if (st == NULL) return err_mem(err, "statistics");
-    for (size_t i = 0; i < STATS_TENANTS_MAX; i++) {
-        thr_lock(&s->table_lock);
-        memcpy(name, s->entries[i].name, sizeof name);
-        memset(st, 0, sizeof *st);
-        entry_sum(&s->entries[i], st);
-        thr_unlock(&s->table_lock);
-        if (name[0] != '\0') TRY(fn(ctx, name, st, err));
-    }
-    return RC_OK;
+    *ret = (struct stats_counts){0};
+    thr_lock(&s->table_lock);
+    uint16_t at = find(s, name);
+    if (at != NONE) entry_sum(&s->entries[at], ret);
+    thr_unlock(&s->table_lock);
 }
 
 /* ---- Counters ---- */
@@ -373,10 +372,12 @@ static void note_tenant(struct stats *s, struct tenant *t, unsigned thread, cons
         atomic_fetch_add_explicit(&p->rows_read, done->rows_read, memory_order_relaxed);
     if (done->rows_written > 0)
         atomic_fetch_add_explicit(&p->rows_written, done->rows_written, memory_order_relaxed);
-    if (time > atomic_load_explicit(&e->slowest.least, memory_order_relaxed))
-        top_note(e, &e->slowest, t, sql, size, time, us, done);
-    if (rows > atomic_load_explicit(&e->top.least, memory_order_relaxed))
-        top_note(e, &e->top, t, sql, size, rows, us, done);
+    bool slow = time > atomic_load_explicit(&e->slowest.least, memory_order_relaxed);
+    bool big = rows > atomic_load_explicit(&e->top.least, memory_order_relaxed);
+    if (!slow && !big) return;
+    struct noted n = {.key = key_of(sql, size), .sql = sql, .size = size, .us = us, .done = done};
+    if (slow) top_note(e, &e->slowest, t, &n, time);
+    if (big) top_note(e, &e->top, t, &n, rows);
 }
 
 static struct entry *entry_of(struct stats *s, struct tenant *t)
@@ -460,7 +461,7 @@ static uint16_t *chain_of(struct stats *s, const char *name)
     return &s->chains[(hash ^ hash >> 16) % CHAINS];
 }
 
-static void entry_sum(const struct entry *e, struct stats_tenant *ret)
+static void entry_sum(const struct entry *e, struct stats_counts *ret)
 {
     for (size_t i = 0; i < PARTS; i++) {
         const struct part *p = &e->parts[i];
@@ -492,15 +493,13 @@ static uint64_t key_of(const char *sql, size_t size)
     return (h ^ h >> 29) | 1;
 }
 
-static void top_note(struct entry *e, struct top *top, const void *owner, const char *sql,
-                     size_t size, uint64_t value, int64_t us, const struct sql_done *done)
+static void top_note(struct entry *e, struct top *top, const void *owner, const struct noted *n,
+                     uint64_t value)
 {
-    uint64_t key = key_of(sql, size);
-    if (top_knows(top, key, value)) return;
+    if (top_knows(top, n->key, value)) return;
     thr_lock(&e->lock);
     /* Somebody else's by now: what one tenant asks is not for another's list. */
-    if (atomic_load_explicit(&e->owner, memory_order_relaxed) == owner)
-        top_put(top, key, value, sql, size, us, done);
+    if (atomic_load_explicit(&e->owner, memory_order_relaxed) == owner) top_put(top, n, value);
     thr_unlock(&e->lock);
 }
 
@@ -513,26 +512,24 @@ static bool top_knows(struct top *top, uint64_t key, uint64_t value)
     return false;
 }
 
-static void top_put(struct top *top, uint64_t key, uint64_t value, const char *sql, size_t size,
-                    int64_t us, const struct sql_done *done)
+static void top_put(struct top *top, const struct noted *n, uint64_t value)
 {
-    size_t at = top_place(top, key);
-    uint64_t old = atomic_load(&top->values[at]);
-    if (old >= value) return;
+    size_t at = top_place(top, n->key);
+    if (atomic_load(&top->values[at]) >= value) return;
     struct top_query *q = &top->queries[at];
-    if (atomic_load(&top->keys[at]) != key) {
+    if (atomic_load(&top->keys[at]) != n->key) {
         char text[STATS_TOP_SQL_MAX + 4];
-        cut_text(text, STATS_TOP_SQL_MAX, sql, size);
+        cut_text(text, STATS_TOP_SQL_MAX, n->sql, n->size);
         char *copy = mem_strdup(text);
         if (copy == NULL) return;
         mem_free(q->sql);
         q->sql = copy;
     }
-    q->us = us;
-    q->rows_read = done->rows_read;
-    q->rows_written = done->rows_written;
+    q->us = n->us;
+    q->rows_read = n->done->rows_read;
+    q->rows_written = n->done->rows_written;
     atomic_store(&top->values[at], value);
-    atomic_store(&top->keys[at], key);
+    atomic_store(&top->keys[at], n->key);
     atomic_store(&top->least, top_least(top));
 }
 

@@ -87,26 +87,25 @@ struct stats_sum {
 };
 void stats_look(struct stats *s, struct stats_sum *ret);
 
+struct stats_counts {
+    uint64_t queries, us, rows_read, rows_written;
+};
 struct stats_query {
     char sql[STATS_TOP_SQL_MAX + 4];
     int64_t us;
     uint64_t rows_read, rows_written;
 };
 struct stats_tenant {
-    uint64_t queries, us, rows_read, rows_written;
+    struct stats_counts counts;
     struct stats_query slowest[STATS_TOP], top[STATS_TOP]; /* the worst first */
     size_t slowest_count, top_count;
 };
 /* One that is not known has zeros. */
 void stats_tenant_look(struct stats *s, const char *name, struct stats_tenant *ret);
+void stats_tenant_counts(struct stats *s, const char *name, struct stats_counts *ret);
 /* Forget a list. */
 void stats_tenant_clear(struct stats *s, const char *name, bool slowest, bool top);
 void stats_tenant_drop(struct stats *s, const char *name); /* all of it: the tenant is no more */
-/* The names and counts of those that are known, in no order; without their lists. */
-typedef enum rc stats_tenant_fn(void *ctx, const char *name, const struct stats_tenant *st,
-                                struct err *err);
-MUST_CHECK enum rc stats_tenants(struct stats *s, stats_tenant_fn *fn, void *ctx, struct err *err);
-
 /* The part of the numbers that is kept here in Prometheus' text form, appended. */
 MUST_CHECK enum rc stats_page(struct stats *s, struct buf *out, struct err *err);
 #endif

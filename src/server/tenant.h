@@ -7,6 +7,7 @@
  */
 #ifndef SERVER_TENANT_H
 #define SERVER_TENANT_H
+#include "base/os.h"
 #include "server/auth.h"
 #include "sql/engine.h"
 
@@ -27,6 +28,12 @@ struct tenant {
     struct sql_engine *engine;
     const struct tenant_conf *_Atomic conf;
     _Atomic unsigned stats; /* the server's own (stats.h); zeroed by who makes the tenant */
+    struct tenant_extra *_Atomic extra;
+    _Atomic uint64_t commits; /* grows with each, from anywhere above 0 */
+};
+/* What the server remembers about a tenant as long as it and its log are known: freed with it. */
+struct tenant_extra {
+    void (*free)(struct tenant_extra *x);
 };
 
 /* Tell when everything that was committed before is in the store. */
@@ -61,6 +68,14 @@ struct tenant_look { /* an open one, as it is now */
 };
 typedef enum rc tenant_look_fn(void *ctx, const struct tenant_look *look, struct err *err);
 typedef enum rc tenant_list_fn(void *ctx, const struct tenant_info *info, struct err *err);
+struct tenant_batch { /* one transaction of the log: whole pages */
+    uint64_t txid;
+    uint32_t page_size, page_count; /* of the database after it */
+    uint32_t pages;                 /* in it */
+    uint64_t tag;                   /* tells it from others of that number in other logs */
+};
+typedef enum rc tenant_page_fn(void *ctx, const struct tenant_batch *b, uint32_t pgno,
+                               const void *page, struct err *err);
 /* Bytes of a file on their way out. */
 typedef enum rc tenant_bytes_fn(void *ctx, const void *data, size_t size, struct err *err);
 
@@ -110,5 +125,21 @@ struct tenants_ops {
     /* A consistent image of the database file, while others write. */
     enum rc (*image)(struct tenants *ts, const char *name, tenant_bytes_fn *fn, void *ctx,
                      struct err *err);
+
+    /* For replicas, which follow the log. All but commits block. */
+    /* Of an open tenant; 0: it is not open. Does not count as use. */
+    uint64_t (*commits)(struct tenants *ts, const char *name);
+    /* A transaction that is in the store: its pages in ascending order (fn NULL: none), after all
+     * of it was checked. Fails: RC_NOT_FOUND the log does not have it by itself; as store_get; fn's.
+     */
+    enum rc (*batch)(struct tenants *ts, struct tenant *t, uint64_t txid, const struct call *call,
+                     struct tenant_batch *ret, tenant_page_fn *fn, void *ctx, struct err *err);
+    /* A new file with the database as of this transaction, exactly; txid 0: as of now. Whoever asks
+     * deletes it. Fails: RC_NOT_FOUND the log cannot tell any more. */
+    enum rc (*image_file)(struct tenants *ts, struct tenant *t, uint64_t txid,
+                          const struct call *call, char ret_path[OS_PATH_MAX], struct err *err);
+    /* A small text that goes where the tenant goes. Fails: kept: RC_NOT_FOUND there is none. */
+    enum rc (*keep)(struct tenants *ts, struct tenant *t, const struct buf *text, struct err *err);
+    enum rc (*kept)(struct tenants *ts, struct tenant *t, struct buf *out, struct err *err);
 };
 #endif

@@ -23,7 +23,7 @@ static struct wstream *find_stream(struct client *c, int32_t id);
 static struct cursor *find_cursor(struct client *c, int32_t id);
 static bool resolve_all(struct client *c, struct msg *m);
 static bool resolve(struct client *c, struct msg *m, const struct hrana_sql *sql);
-static void enqueue(struct client *c, struct wstream *st, struct msg *m);
+static bool enqueue(struct client *c, struct msg *m);
 static void run_stream(struct wstream *st, struct msg *m);
 static bool run_one(struct wstream *st, struct msg *m);
 static bool begin_exec(struct msg *m);
@@ -32,9 +32,9 @@ static void go_on_job(struct crew_job *job);
 static struct msg *next_msg(struct wstream *st);
 static void complete(struct msg *m);
 static void close_stream(struct client *c, struct wstream *st);
-static enum rc add_cursor(struct wstream *st, struct msg *m, struct err *err);
+static enum rc add_cursor(struct client *c, struct msg *m, struct err *err);
 static void fetch(struct msg *m);
-static void close_cursor(struct client *c, int32_t id);
+static void close_cursor(struct client *c, const struct wstream *st, int32_t id);
 static void cursor_free(struct cursor *cur);
 
 void wire_take(struct client *c, struct msg *m)
@@ -57,11 +57,10 @@ void wire_take(struct client *c, struct msg *m)
         return;
     }
     struct err err;
-    struct wstream *st = stream_of(c, m);
-    if (st != NULL && r->type == HRANA_OPEN_CURSOR && add_cursor(st, m, &err) != RC_OK)
+    if (r->type == HRANA_OPEN_CURSOR && add_cursor(c, m, &err) != RC_OK)
         answer_error(m, err.rc == RC_NO_MEM ? "SQLITE_NOMEM" : "CURSOR_LIMIT", err.text);
-    else if (st != NULL)
-        enqueue(c, st, m);
+    else if (enqueue(c, m))
+        return;
     else if (r->type == HRANA_CLOSE_STREAM || r->type == HRANA_CLOSE_CURSOR)
         wire_answer_ok(m); /* what is not there is closed */
     else if (r->type == HRANA_FETCH_CURSOR)
@@ -77,6 +76,8 @@ void wire_send(struct msg *m)
     enum rc rc = hrana_put_end(m->enc, &err);
     if (rc == RC_OK) rc = ws_send(c->conn, c->proto, m->out.data, m->out.size, &err);
     if (rc != RC_OK && rc != RC_CANCELED) wire_violation(c, 1011, "out of memory");
+    stats_ask(c->server->stats, STATS_WEBSOCKET, 0, os_mono_us() - m->since_us, m->size,
+              m->out.size);
     wire_msg_free(m);
 }
 
@@ -197,19 +198,14 @@ static void answer_error(struct msg *m, const char *code, const char *text)
     wire_answer_error(m, &e);
 }
 
+/* Under the lock. */
 static struct wstream *stream_of(struct client *c, const struct msg *m)
 {
     const struct hrana_request *r = &m->m.request;
-    struct wstream *st = NULL;
-    thr_lock(&c->lock);
-    if (r->type == HRANA_FETCH_CURSOR || r->type == HRANA_CLOSE_CURSOR) {
-        struct cursor *cur = find_cursor(c, r->cursor_id);
-        if (cur != NULL) st = cur->stream;
-    } else {
-        st = find_stream(c, r->stream_id);
-    }
-    thr_unlock(&c->lock);
-    return st;
+    if (r->type != HRANA_FETCH_CURSOR && r->type != HRANA_CLOSE_CURSOR)
+        return find_stream(c, r->stream_id);
+    struct cursor *cur = find_cursor(c, r->cursor_id);
+    return cur != NULL ? cur->stream : NULL;
 }
 
 static struct wstream *find_stream(struct client *c, int32_t id)
@@ -256,18 +252,27 @@ static bool resolve(struct client *c, struct msg *m, const struct hrana_sql *sql
 
 /* ---- One after another ---- */
 
-static void enqueue(struct client *c, struct wstream *st, struct msg *m)
+/* False: its stream is not open. Found and taken in one step, because another thread may be closing
+ * it, and frees it when nothing waits for it any more. */
+static bool enqueue(struct client *c, struct msg *m)
 {
-    m->stream = st;
+    bool idle = false;
     thr_lock(&c->lock);
-    bool idle = !st->running;
-    st->running = true;
-    if (!idle) {
-        *st->tail = m;
-        st->tail = &m->next;
+    struct wstream *st = stream_of(c, m);
+    if (st != NULL) {
+        m->stream = st;
+        if (m->cursor != NULL) m->cursor->stream = st;
+        idle = !st->running;
+        st->running = true;
+        if (!idle) {
+            *st->tail = m;
+            st->tail = &m->next;
+        }
     }
     thr_unlock(&c->lock);
     if (idle) run_stream(st, m);
+    if (st == NULL && m->cursor != NULL) close_cursor(c, NULL, m->cursor->id);
+    return st != NULL;
 }
 
 static void run_stream(struct wstream *st, struct msg *m)
@@ -287,7 +292,7 @@ static bool run_one(struct wstream *st, struct msg *m)
         close_stream(c, st);
         break;
     case HRANA_CLOSE_CURSOR:
-        close_cursor(c, m->m.request.cursor_id);
+        close_cursor(c, st, m->m.request.cursor_id);
         break;
     case HRANA_FETCH_CURSOR:
         fetch(m);
@@ -311,6 +316,7 @@ static bool begin_exec(struct msg *m)
     bool expired = grant_expired(grant, os_now_ms() / 1000);
     grant_unref(grant);
     if (expired) {
+        if (m->cursor != NULL) close_cursor(c, m->stream, m->cursor->id);
         answer_error(m, "AUTH_JWT_EXPIRED", "Unauthorized: `The JWT has expired`");
         return true;
     }
@@ -390,7 +396,7 @@ static void complete(struct msg *m)
         wire_send(m);
         return;
     }
-    if (m->cursor != NULL) close_cursor(m->client, m->cursor->id);
+    if (m->cursor != NULL) close_cursor(m->client, m->stream, m->cursor->id);
     if (x->sql_err.code[0] == '\0')
         sql_error_own(&x->sql_err, rc == RC_INVALID ? "BAD_REQUEST" : "INTERNAL", "%s",
                       x->err.text);
@@ -429,14 +435,12 @@ static void close_stream(struct client *c, struct wstream *st)
 /* ---- Cursors ---- */
 
 /* Known from now on: what follows may fetch from it before its batch has run. */
-static enum rc add_cursor(struct wstream *st, struct msg *m, struct err *err)
+static enum rc add_cursor(struct client *c, struct msg *m, struct err *err)
 {
-    struct client *c = m->client;
     int32_t id = m->m.request.cursor_id;
     struct cursor *cur = mem_calloc(1, sizeof *cur);
     if (cur == NULL) return err_mem(err, "a cursor");
     cur->id = id;
-    cur->stream = st;
     enum rc rc =
         hrana_encoder_new(c->proto, HRANA_FRAME_CURSOR, c->version, &cur->entries, &cur->enc, err);
     thr_lock(&c->lock);
@@ -465,6 +469,8 @@ static void fetch(struct msg *m)
     const struct hrana_request *r = &m->m.request;
     thr_lock(&c->lock);
     struct cursor *cur = find_cursor(c, r->cursor_id);
+    /* Of another stream: closed since, and its number given to another one. */
+    if (cur != NULL && cur->stream != m->stream) cur = NULL;
     thr_unlock(&c->lock);
     if (cur == NULL) {
         answer_error(m, "CURSOR_NOT_OPEN", "The cursor is not open");
@@ -485,12 +491,12 @@ static void fetch(struct msg *m)
         answer_error(m, "INTERNAL", err.text);
 }
 
-static void close_cursor(struct client *c, int32_t id)
+static void close_cursor(struct client *c, const struct wstream *st, int32_t id)
 {
     struct cursor *gone = NULL;
     thr_lock(&c->lock);
     for (struct cursor **at = &c->cursors; *at != NULL; at = &(*at)->next) {
-        if ((*at)->id != id) continue;
+        if ((*at)->id != id || (*at)->stream != st) continue;
         gone = *at;
         *at = gone->next;
         c->cursor_count--;

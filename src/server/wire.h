@@ -35,6 +35,8 @@ struct msg { /* one message on its way through a stream */
     struct exec x;
     struct crew_job job;
     atomic_int state;
+    int64_t since_us;
+    size_t size;    /* of data */
     uint8_t data[]; /* what m points into */
 };
 struct wstream {
@@ -46,7 +48,8 @@ struct wstream {
     bool closed;              /* nobody finds it any more */
     struct msg *head, **tail; /* [client lock] that wait */
 };
-struct client { /* one connection */
+struct client {                       /* one connection */
+    struct client *next, **prev_next; /* [server's clients_lock] */
     struct server *server;
     struct ws_conn *conn;
     struct tenant *tenant; /* counted, after hello */

@@ -2,6 +2,7 @@
 #include "sql/conn.h"
 #include <stdio.h>
 #include <string.h>
+#include "base/buf.h"
 #include "base/mem.h"
 #include "base/os.h"
 #include "sql/conn_intern.h"
@@ -11,6 +12,7 @@
 #define STATEMENTS_MAX  1024
 #define KEPT_SQL_MAX    (64u << 10) /* a longer text is prepared each time */
 #define KEPT_BYTES_MAX  (4u << 20)  /* all kept statements together */
+#define ATTACHED_MAX    4
 #define SQL_SIZE_MAX    (256 << 20) /* bytes of a statement: blobs as hexadecimal digits in dumps */
 #define VALUE_MAX       (128u << 20)
 #define PROGRESS_STEPS  4000
@@ -66,6 +68,7 @@ static enum rc check_unseen(struct sql_conn *c, struct kept *k, struct sql_error
                             struct err *err);
 static int prepare_replace(struct sql_conn *c, const char *sql, size_t size, unsigned flags,
                            struct kept *k);
+static bool reindex_is_stale(struct sql_conn *c);
 static struct kept *keep(struct sql_conn *c, const struct kept *k);
 static void evict_oldest(struct sql_conn *c);
 static void drop(struct kept *k);
@@ -165,6 +168,30 @@ bool sql_conn_tainted(const struct sql_conn *c)
     return c->tainted;
 }
 
+enum rc sql_conn_attach(struct sql_conn *c, const char *path, const char *name,
+                        struct sql_error *sql_err, struct err *err)
+{
+    sqlite3_stmt *stmt = NULL;
+    CLEANUP(buf_fini) struct buf uri = BUF_INIT;
+    TRY(buf_printf(&uri, err, "file:"));
+    for (const char *p = path; *p != '\0'; p++) /* what means something in a URI: as %XX */
+        TRY(buf_printf(&uri, err, strchr("%?#", *p) != NULL ? "%%%02X" : "%c", (unsigned char)*p));
+    TRY(buf_printf(&uri, err, "?mode=ro"));
+    TRY(enter(c, NULL, sql_err, err));
+    c->guard.attaching = true;
+    int code = sqlite3_prepare_v3(c->db, "ATTACH ?1 AS ?2", -1, 0, &stmt, NULL);
+    if (code == SQLITE_OK)
+        code = sqlite3_bind_text(stmt, 1, (const char *)uri.data, (int)uri.size, SQLITE_STATIC);
+    if (code == SQLITE_OK) code = sqlite3_bind_text(stmt, 2, name, -1, SQLITE_STATIC);
+    if (code == SQLITE_OK) code = sqlite3_step(stmt);
+    enum rc rc = code == SQLITE_DONE ? RC_OK : conn_fail(c, code, -1, sql_err, err);
+    sqlite3_finalize(stmt);
+    c->guard.attaching = false;
+    if (rc == RC_OK) c->tainted = true;
+    leave(c);
+    return rc;
+}
+
 void sql_conn_foreign_keys(struct sql_conn *c, bool on)
 {
     if (sql_conn_foreign_keys_on(c) != on)
@@ -220,6 +247,8 @@ enum rc sql_conn_script(struct sql_conn *c, const struct call *call,
         struct kept k = {0};
         size_t used = 0;
         rc = prepare(c, sql + at, size - at, 0, &k, &used, sql_err, err);
+        /* A script has no arguments. */
+        if (rc == RC_OK && k.stmt != NULL) rc = conn_bind(c, k.stmt, call, NULL, 0, sql_err, err);
         if (rc == RC_OK && k.stmt != NULL) rc = is_wanted(c, call, sql_err, err);
         if (rc == RC_OK && k.stmt != NULL) rc = may_run(c, &k, limits, sql_err, err);
         if (rc == RC_OK && k.stmt != NULL) rc = execute(c, &k, &r);
@@ -340,11 +369,40 @@ int64_t sql_conn_memory(const struct sql_conn *c)
     return bytes;
 }
 
+void sql_conn_last(struct sql_conn *c, struct sql_last *ret)
+{
+    int64_t now = sqlite3_changes64(c->db);
+    bool changed = c->unit_changed || now != c->unit_changes;
+    *ret = (struct sql_last){
+        .rowid = sqlite3_last_insert_rowid(c->db),
+        .changes = changed ? now : c->base_changes,
+        .total = sqlite3_total_changes64(c->db) - c->unit_total + c->base_total,
+    };
+}
+
+void sql_conn_set_last(struct sql_conn *c, const struct sql_last *last)
+{
+    sqlite3_set_last_insert_rowid(c->db, last->rowid);
+    c->unit_changes = sqlite3_changes64(c->db);
+    c->unit_total = sqlite3_total_changes64(c->db);
+    c->unit_changed = false;
+    c->base_changes = last->changes;
+    c->base_total = last->total;
+}
+
+void sql_last_note(struct sql_last *last, const struct sql_done *done)
+{
+    if (done->inserted) last->rowid = done->last_rowid;
+    if (done->changed) last->changes = (int64_t)done->affected;
+    last->total += (int64_t)done->rows_written;
+}
+
 void conn_unit(struct sql_conn *c)
 {
     sqlite3_set_last_insert_rowid(c->db, 0);
     c->unit_changes = sqlite3_changes64(c->db);
     c->unit_total = sqlite3_total_changes64(c->db);
+    c->base_changes = c->base_total = 0;
     c->unit_changed = false;
     c->alone = c->lost = false;
 }
@@ -487,7 +545,7 @@ static enum rc open_db(struct sql_conn *c, sqlite3 **ret_db, struct err *err)
 {
     sqlite3 *db = NULL;
     int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE |
-                SQLITE_OPEN_EXRESCODE;
+                SQLITE_OPEN_URI | SQLITE_OPEN_EXRESCODE;
     if (!c->opts.read_only) flags |= SQLITE_OPEN_CREATE;
     c->call = NULL;
     c->busy_since_ms = 0;
@@ -514,10 +572,12 @@ static enum rc open_db(struct sql_conn *c, sqlite3 **ret_db, struct err *err)
 
 static enum rc set_up(struct sql_conn *c, sqlite3 *db, struct err *err)
 {
-    static const int off[] = {
-        SQLITE_DBCONFIG_WRITABLE_SCHEMA, SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION,
-        SQLITE_DBCONFIG_ENABLE_FTS3_TOKENIZER, SQLITE_DBCONFIG_DQS_DDL, SQLITE_DBCONFIG_DQS_DML};
-    static const int on[] = {SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, SQLITE_DBCONFIG_DEFENSIVE};
+    static const int off[] = {SQLITE_DBCONFIG_WRITABLE_SCHEMA,
+                              SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION,
+                              SQLITE_DBCONFIG_ENABLE_FTS3_TOKENIZER};
+    /* "text" in double quotes: as SQLite has it by default, many a schema needs it. */
+    static const int on[] = {SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, SQLITE_DBCONFIG_DEFENSIVE,
+                             SQLITE_DBCONFIG_DQS_DDL, SQLITE_DBCONFIG_DQS_DML};
     struct sql_error ignored;
     sqlite3_db_config(db, SQLITE_DBCONFIG_LOOKASIDE, NULL, LOOKASIDE_SIZE, LOOKASIDE_COUNT);
     for (size_t i = 0; i < sizeof off / sizeof off[0]; i++)
@@ -530,7 +590,7 @@ static enum rc set_up(struct sql_conn *c, sqlite3 *db, struct err *err)
     uint32_t value_max = c->opts.value_max != 0 ? c->opts.value_max : VALUE_MAX;
     sqlite3_limit(db, SQLITE_LIMIT_LENGTH, value_max > INT32_MAX ? INT32_MAX : (int)value_max);
     sqlite3_limit(db, SQLITE_LIMIT_SQL_LENGTH, SQL_SIZE_MAX);
-    sqlite3_limit(db, SQLITE_LIMIT_ATTACHED, 1); /* VACUUM's own */
+    sqlite3_limit(db, SQLITE_LIMIT_ATTACHED, 1 + ATTACHED_MAX); /* one is VACUUM's own */
     sqlite3_limit(db, SQLITE_LIMIT_WORKER_THREADS, 0);
     const int flags = SQLITE_UTF8 | SQLITE_INNOCUOUS;
     int code = sqlite3_create_function_v2(db, "changes", 0, flags, c, fn_changes, NULL, NULL, NULL);
@@ -727,6 +787,8 @@ static enum rc prepare(struct sql_conn *c, const char *sql, size_t size, unsigne
         tail = sql + dialect_size;
     } else {
         code = sqlite3_prepare_v3(c->db, sql, (int)size, flags, &ret_k->stmt, &tail);
+        if (code == SQLITE_ERROR && reindex_is_stale(c))
+            code = sqlite3_prepare_v3(c->db, sql, (int)size, flags, &ret_k->stmt, &tail);
     }
     /* SQLite does as these PRAGMAs say while it prepares them, run or not. */
     if (c->guard.seen & SEEN_SETTING) c->tainted = true;
@@ -741,6 +803,19 @@ static enum rc prepare(struct sql_conn *c, const char *sql, size_t size, unsigne
     /* Only blanks were left, or a comment without an end. */
     if (*ret_used == 0) *ret_used = size;
     return RC_OK;
+}
+
+/* REINDEX is the one statement that does not look whether another connection has changed the schema
+ * before it says that there is no such thing. */
+static bool reindex_is_stale(struct sql_conn *c)
+{
+    static const char text[] = "unable to identify the object to be reindexed";
+    if (strcmp(sqlite3_errmsg(c->db), text) != 0) return false;
+    bool stepping = c->guard.stepping;
+    c->guard.stepping = true;
+    int code = sqlite3_exec(c->db, "SELECT 1 FROM sqlite_schema LIMIT 1", NULL, NULL, NULL);
+    c->guard.stepping = stepping;
+    return code == SQLITE_OK;
 }
 
 /* A statement that reads columns which SQLite did not ask for. */
@@ -931,6 +1006,7 @@ static void fill_done(struct sql_conn *c, const struct kept *k, uint64_t rows, i
         .affected = changes ? (uint64_t)sqlite3_changes64(c->db) : 0,
         .last_rowid = sqlite3_last_insert_rowid(c->db),
         .inserted = changes && (k->seen & SEEN_INSERT) != 0,
+        .changed = changes,
         .rows_read = scanned > rows ? scanned : rows, /* a look-up by key is no scan */
         .rows_written = (uint64_t)(sqlite3_total_changes64(c->db) - total),
     };
@@ -1016,12 +1092,12 @@ static void fn_changes(sqlite3_context *ctx, int count, sqlite3_value **values)
     struct sql_conn *c = sqlite3_user_data(ctx);
     (void)count, (void)values;
     int64_t now = sqlite3_changes64(c->db);
-    sqlite3_result_int64(ctx, c->unit_changed || now != c->unit_changes ? now : 0);
+    sqlite3_result_int64(ctx, c->unit_changed || now != c->unit_changes ? now : c->base_changes);
 }
 
 static void fn_total_changes(sqlite3_context *ctx, int count, sqlite3_value **values)
 {
     struct sql_conn *c = sqlite3_user_data(ctx);
     (void)count, (void)values;
-    sqlite3_result_int64(ctx, sqlite3_total_changes64(c->db) - c->unit_total);
+    sqlite3_result_int64(ctx, sqlite3_total_changes64(c->db) - c->unit_total + c->base_total);
 }

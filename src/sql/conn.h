@@ -2,9 +2,9 @@
  * conn.h -- one SQLite connection of a tenant: prepared statements kept, limits, what is forbidden.
  *
  * A tenant must not reach anything but its own database. So whatever the SQL says, refused are:
- * ATTACH and DETACH, VACUUM INTO, load_extension, writable_schema and every PRAGMA that is not in
- * the list of conn.c, writes to sqlite_dbpage and to shadow tables, URI file names. The authorizer
- * callback and SQLITE_DBCONFIG_DEFENSIVE see to it; `policy` may refuse more.
+ * ATTACH (but by sql_conn_attach), VACUUM INTO, load_extension, writable_schema and every PRAGMA
+ * that is not in the list of conn.c, writes to sqlite_dbpage and to shadow tables, URI file names.
+ * The authorizer callback and SQLITE_DBCONFIG_DEFENSIVE see to it; `policy` may refuse more.
  *
  * A connection is not for use by a sink that it feeds.
  *
@@ -53,6 +53,14 @@ void sql_conn_policy(struct sql_conn *c, sql_policy_fn *fn, void *ctx);
  * Fails: as sql_conn_open; then the old state is still there. */
 MUST_CHECK enum rc sql_conn_reset(struct sql_conn *c, struct err *err);
 bool sql_conn_tainted(const struct sql_conn *c);
+/* What last_insert_rowid(), changes() and total_changes() say, for a client that moves from one
+ * connection to another. */
+struct sql_last {
+    int64_t rowid, changes, total;
+};
+void sql_conn_last(struct sql_conn *c, struct sql_last *ret);
+void sql_conn_set_last(struct sql_conn *c, const struct sql_last *last);
+void sql_last_note(struct sql_last *last, const struct sql_done *done); /* a statement went well */
 /* As PRAGMA foreign_keys: for a client's setting that moves with it from connection to connection.
  * Not inside a transaction, where it does nothing. */
 void sql_conn_foreign_keys(struct sql_conn *c, bool on);
@@ -79,6 +87,11 @@ MUST_CHECK enum rc sql_conn_run(struct sql_conn *c, const struct call *call,
  * only read_only counts; RC_DENIED may come from any of the statements. */
 MUST_CHECK enum rc sql_conn_script(struct sql_conn *c, const struct call *call,
                                    const struct sql_limits *limits, const char *sql, size_t size,
+                                   struct sql_error *sql_err, struct err *err);
+
+/* Let statements read another database file under a name. The connection is tainted by that. Fails:
+ * RC_INVALID the client's: the name is in use, too many; as sql_conn_open. */
+MUST_CHECK enum rc sql_conn_attach(struct sql_conn *c, const char *path, const char *name,
                                    struct sql_error *sql_err, struct err *err);
 
 struct sql_param {

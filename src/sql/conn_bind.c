@@ -108,7 +108,7 @@ enum rc conn_fail(struct sql_conn *c, int code, int offset, struct sql_error *sq
         return err_set(err, RC_INVALID, "not authorized: %s", c->guard.why);
     }
     if (base == SQLITE_ERROR && may_not_be(text)) {
-        sql_error_own(sql_err, "BLOCKED", "Operation was blocked: %s", text);
+        sql_error_set(sql_err, SQLITE_AUTH, offset, text);
         return err_set(err, RC_INVALID, "%s", text);
     }
     sql_error_set(sql_err, code, offset, text);
@@ -156,6 +156,10 @@ static enum rc bind_named(struct sql_conn *c, sqlite3_stmt *stmt, const struct c
         const char *name = sqlite3_bind_parameter_name(stmt, i);
         if (name == NULL) return args_invalid(sql_err, err, "value for parameter %d not found", i);
         size_t tries = 0;
+        /* More than there are parameters: one comes twice, and the last counts. */
+        if (count > (size_t)want)
+            for (at = count - 1; at > 0 && !same_name(name, args[at].name);)
+                at--;
         while (tries < count && !same_name(name, args[at].name))
             at = (at + 1) % count, tries++;
         if (tries == count)

@@ -134,7 +134,7 @@ static int judge(struct guard *g, int action, const char *a, const char *b)
     case SQLITE_ATTACH:
         return judge_attach(g, a);
     case SQLITE_DETACH:
-        return refuse(g, "DETACH", a != NULL ? a : "");
+        return judge_session(g, SEEN_SESSION);
     case SQLITE_PRAGMA:
         return judge_pragma(g, a, b);
     case SQLITE_FUNCTION:
@@ -166,7 +166,7 @@ static int judge(struct guard *g, int action, const char *a, const char *b)
 
 static int judge_attach(struct guard *g, const char *file)
 {
-    bool own = g->stepping && g->vacuum && file != NULL && file[0] == '\0';
+    bool own = g->attaching || (g->stepping && g->vacuum && file != NULL && file[0] == '\0');
     return own ? SQLITE_OK : refuse(g, "ATTACH", file != NULL ? file : "an expression");
 }
 

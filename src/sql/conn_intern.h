@@ -48,10 +48,11 @@ enum conn_own { /* statements of our own, see conn.c */
 struct guard {
     sql_policy_fn *policy;
     void *policy_ctx;
-    unsigned seen; /* SEEN_* */
-    bool stepping; /* SQLite prepares for itself: virtual tables, VACUUM, a changed schema */
-    bool vacuum;   /* the statement that runs is VACUUM */
-    bool replaces; /* what it writes to may lose rows: the policy is asked for that, too */
+    unsigned seen;  /* SEEN_* */
+    bool stepping;  /* SQLite prepares for itself: virtual tables, VACUUM, a changed schema */
+    bool vacuum;    /* the statement that runs is VACUUM */
+    bool attaching; /* sql_conn_attach is at work */
+    bool replaces;  /* what it writes to may lose rows: the policy is asked for that, too */
     bool denied;
     char why[160]; /* the refusal */
 };
@@ -95,7 +96,8 @@ struct sql_conn {
     bool lost;          /* a guest tried to go on after its transaction was gone */
     bool committing;    /* the commit hook has come, its statement has not ended */
     uint64_t commits;   /* transactions that wrote and were committed */
-    int64_t unit_changes, unit_total;
+    int64_t unit_changes, unit_total; /* of the connection, when the unit began */
+    int64_t base_changes, base_total; /* of the client, at that time */
     bool unit_changed;
 };
 

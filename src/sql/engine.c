@@ -120,6 +120,11 @@ void sql_engine_put(struct sql_engine *e, struct sql_conn *conn)
     sql_conn_close(conn);
 }
 
+const char *sql_engine_path(const struct sql_engine *e)
+{
+    return e->opts.conn.path;
+}
+
 struct sql_writer *sql_engine_writer(struct sql_engine *e)
 {
     return e->writer;

@@ -41,6 +41,7 @@ MUST_CHECK enum rc sql_engine_get(struct sql_engine *e, struct sql_conn **ret_co
 /* Whatever it has open is rolled back, whatever it has set is forgotten. NULL is fine. */
 void sql_engine_put(struct sql_engine *e, struct sql_conn *conn);
 struct sql_writer *sql_engine_writer(struct sql_engine *e);
+const char *sql_engine_path(const struct sql_engine *e);
 void sql_engine_committed(struct sql_engine *e); /* somebody else has: calls opts.committed */
 
 /* Statements that took too long to run on a thread that others share, by their text. A few hundred

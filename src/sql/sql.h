@@ -41,6 +41,7 @@ struct sql_done {       /* of one statement that succeeded */
     uint64_t affected;  /* rows inserted, updated or deleted; 0 for other statements */
     int64_t last_rowid; /* of this connection */
     bool inserted;      /* last_rowid is this statement's */
+    bool changed;       /* it is an INSERT, UPDATE or DELETE: changes() says `affected` */
     uint64_t rows_read, rows_written; /* steps of full scans and of sorts count as read */
     int64_t us;
 };

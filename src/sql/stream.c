@@ -118,6 +118,18 @@ enum rc sql_stream_script(struct sql_stream *s, const struct call *call,
     return rc;
 }
 
+enum rc sql_stream_attach(struct sql_stream *s, const char *path, const char *name,
+                          struct sql_error *sql_err, struct err *err)
+{
+    catch_up(s);
+    if (s->lost) return timed_out(sql_err, err);
+    TRY(attach(s, sql_err, err));
+    bool was_open = s->conn->left_open;
+    enum rc rc = sql_conn_attach(s->conn, path, name, sql_err, err);
+    settle(s, was_open, rc);
+    return rc;
+}
+
 enum rc sql_stream_describe(struct sql_stream *s, const char *sql, size_t size, sql_describe_fn *fn,
                             void *ctx, struct sql_error *sql_err, struct err *err)
 {
@@ -200,6 +212,7 @@ static enum rc get(struct sql_stream *s, struct sql_conn **place, struct sql_err
         return rc;
     }
     sql_conn_policy(conn, s->policy, s->policy_ctx);
+    sql_conn_set_last(conn, &s->last);
     engine_place(s->engine, place, conn);
     return RC_OK;
 }
@@ -207,6 +220,7 @@ static enum rc get(struct sql_stream *s, struct sql_conn **place, struct sql_err
 static void put(struct sql_stream *s, struct sql_conn **place)
 {
     struct sql_conn *conn = *place;
+    sql_conn_last(conn, &s->last);
     engine_place(s->engine, place, NULL);
     sql_engine_put(s->engine, conn);
 }

@@ -28,7 +28,8 @@ struct sql_stream { /* the owner's; zeroed but for engine: clean */
      * the stream has that connection. */
     sql_policy_fn *policy;
     void *policy_ctx;
-    uint64_t commit; /* number of its last commit; 0: none yet */
+    uint64_t commit;      /* number of its last commit; 0: none yet */
+    struct sql_last last; /* what last_insert_rowid() and changes() say to its client */
     /* Private: */
     struct sql_conn *borrowed; /* for one read */
     void (*tell)(void *ctx);
@@ -58,6 +59,9 @@ MUST_CHECK enum rc sql_stream_run(struct sql_stream *s, const struct call *call,
 /* Needs the turn always, unless nothing may write. Fails: RC_AGAIN; as sql_conn_script. */
 MUST_CHECK enum rc sql_stream_script(struct sql_stream *s, const struct call *call,
                                      const struct sql_limits *limits, const char *sql, size_t size,
+                                     struct sql_error *sql_err, struct err *err);
+/* As sql_conn_attach, on the stream's own connection. */
+MUST_CHECK enum rc sql_stream_attach(struct sql_stream *s, const char *path, const char *name,
                                      struct sql_error *sql_err, struct err *err);
 /* The description lives until `fn` returns. Fails: as sql_conn_describe, fn. */
 typedef enum rc sql_describe_fn(void *ctx, const struct sql_description *d, struct err *err);

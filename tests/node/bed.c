@@ -25,7 +25,8 @@ struct spy spy;
 const char *__tsan_default_suppressions(void);
 const char *__tsan_default_suppressions(void)
 {
-    return "race:source_index\nrace:unixSetSystemCall\nrace:^wal[A-Z]\nrace:^sqlite3Wal\n";
+    return "race:source_index\nrace:unixSetSystemCall\nrace:unixRandomness\nrace:^wal[A-Z]\n"
+           "race:^sqlite3Wal\n";
 }
 
 struct spy_store {

@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -118,7 +119,7 @@ static void *read_on(void *arg)
     while (!atomic_load(&l->stop)) {
         struct sql_conn *conn;
         struct sql_error sql_err;
-        static const char sql[] = "BEGIN; SELECT count(*) FROM t WHERE id>0;";
+        static const char sql[] = "BEGIN; SELECT v FROM t LIMIT 1;";
         assert_int_equal(sql_engine_get(l->t->engine, &conn, &err), RC_OK);
         assert_int_equal(sql_conn_script(conn, NULL, &(struct sql_limits){0}, sql, sizeof sql - 1,
                                          &sql_err, &err),
@@ -132,7 +133,7 @@ static void *read_on(void *arg)
 struct insert {
     struct sql_write w;
     struct load *l;
-    int64_t began_us;
+    _Atomic int64_t began_us; /* 0: free */
 };
 
 #define INSERTS_AT_ONCE 32
@@ -153,9 +154,9 @@ static void insert_done(struct sql_write *w)
     struct insert *i = w->ctx;
     if (w->rc != RC_OK) fail_msg("%s", w->err.text);
     unsigned at = atomic_fetch_add(&latency_count, 1);
-    if (at < sizeof latencies / sizeof latencies[0]) latencies[at] = os_mono_us() - i->began_us;
+    if (at < sizeof latencies / sizeof latencies[0]) latencies[at] = os_mono_us() - atomic_load(&i->began_us);
     atomic_fetch_sub(&inserts_out, 1);
-    i->began_us = 0; /* free */
+    atomic_store(&i->began_us, 0);
 }
 
 static int by_value(const void *a, const void *b)
@@ -178,6 +179,7 @@ static void test_load(void **arg)
     memset(inserts, 0, sizeof inserts);
     atomic_store(&latency_count, 0);
     tbed_new(&b);
+    b.opts.full_sync = getenv("SLUICE_NO_FSYNC") == NULL;
     tbed_start(&b);
     tbed_sql(&b, "default", SETUP);
     l.t = tbed_open(&b, "default");
@@ -187,9 +189,9 @@ static void test_load(void **arg)
     for (unsigned done = 0, at = 0; done < count; at = (at + 1) % INSERTS_AT_ONCE) {
         struct insert *i = &inserts[at];
         if (atomic_load(&inserts_out) == INSERTS_AT_ONCE) os_sleep_us(20);
-        if (*(volatile int64_t *)&i->began_us != 0) continue;
+        if (atomic_load(&i->began_us) != 0) continue;
         i->w = (struct sql_write){.run = run_insert, .fn = insert_done, .ctx = i};
-        i->began_us = os_mono_us();
+        atomic_store(&i->began_us, os_mono_us());
         atomic_fetch_add(&inserts_out, 1);
         assert_int_equal(sql_writer_submit(sql_engine_writer(l.t->engine), &i->w, &err), RC_OK);
         if (done++ % 500 != 0) continue;
@@ -209,7 +211,8 @@ static void test_load(void **arg)
                   count, took, latencies[n / 2], latencies[n / 100 * 99],
                   latencies[n - n / 1000 - 1], latencies[n - 1], most / 1024,
                   atomic_load(&l.reads));
-    assert_true(most < 64u << 20);
+    assert_true(most <
+                48u << 20); /* 12,000 pages; it is 3,000 to 6,000 where nobody else is busy */
     tenants_ops.release(b.ts, l.t);
     tbed_stored(&b, "default");
     assert_int_equal(tbed_log_int(&b, "default", 0, "SELECT count(*) FROM t"), count);
@@ -339,12 +342,259 @@ static void test_crowd(void **arg)
     tbed_free(&b);
 }
 
-int main(void)
+/* ---- faults ---- */
+
+/* Something done to tenants `a` (one row: 1) and maybe `b`, in a child that fails or dies. */
+struct deed {
+    const char *name;
+    enum rc (*run)(struct tbed *b, struct err *err);
+    /* What is there in the next life; true: a state from before or after, and nothing else. */
+    bool (*check)(struct tbed *b);
+};
+static uint64_t deed_txid;
+
+static enum rc do_create(struct tbed *b, struct err *err)
 {
+    return tenants_ops.create(b->ts, "b", NULL, err);
+}
+
+static enum rc do_rename(struct tbed *b, struct err *err)
+{
+    return tenants_ops.rename(b->ts, "a", "b", err);
+}
+
+static enum rc do_remove(struct tbed *b, struct err *err)
+{
+    return tenants_ops.remove(b->ts, "a", false, err);
+}
+
+static enum rc do_keep(struct tbed *b, struct err *err)
+{
+    return tenants_ops.remove(b->ts, "a", true, err);
+}
+
+static enum rc do_fork(struct tbed *b, struct err *err)
+{
+    return tenants_ops.fork(b->ts, "a", "b", NULL, err);
+}
+
+static enum rc do_fork_at(struct tbed *b, struct err *err)
+{
+    return tenants_ops.fork(b->ts, "a", "b", &(struct tenant_at){.txid = deed_txid}, err);
+}
+
+static enum rc do_rewind(struct tbed *b, struct err *err)
+{
+    return tenants_ops.rewind(b->ts, "a", &(struct tenant_at){.txid = deed_txid}, err);
+}
+
+static enum rc do_import(struct tbed *b, struct err *err)
+{
+    char path[128];
+    snprintf(path, sizeof path, "%s/in.db", b->dir);
+    return tenants_ops.import(b->ts, "b", NULL, path, false, err);
+}
+
+static enum rc do_import_dump(struct tbed *b, struct err *err)
+{
+    char path[128];
+    snprintf(path, sizeof path, "%s/in.sql", b->dir);
+    return tenants_ops.import(b->ts, "b", NULL, path, true, err);
+}
+
+static enum rc do_configure(struct tbed *b, struct err *err)
+{
+    const struct tenant_conf conf = {.row_max = 5, .block_reason = ""};
+    return tenants_ops.configure(b->ts, "a", &conf, err);
+}
+
+/* -1: no such tenant; -2: it fails otherwise. */
+static int64_t value_of(struct tbed *b, const char *name)
+{
+    int64_t value;
+    struct err err = {0};
+    enum rc rc;
+    /* What the start goes on with by itself may be in the way for a moment. */
+    for (int i = 0;
+         (rc = tbed_try_int(b, name, "SELECT sum(v) FROM t", &value, &err)) == RC_BUSY && i < 1000;
+         i++)
+        os_sleep_ms(1);
+    if (rc == RC_OK) return value;
+    if (rc == RC_NOT_FOUND && strstr(err.text, "doesn't exist") != NULL) return -1;
+    if (rc == RC_INVALID && strstr(err.text, "no such table") != NULL) return 0;
+    print_message("%s: %s: %s\n", name, rc_name(rc), err.text);
+    return -2;
+}
+
+static bool a_and_new_b(struct tbed *b)
+{
+    int64_t value = value_of(b, "b");
+    return value_of(b, "a") == 3 && (value == -1 || value == 0);
+}
+
+static bool a_and_b_or_not(struct tbed *b)
+{
+    int64_t value = value_of(b, "b");
+    return value_of(b, "a") == 3 && (value == -1 || value == 3);
+}
+
+static bool a_and_b_of_then(struct tbed *b)
+{
+    int64_t value = value_of(b, "b");
+    return value_of(b, "a") == 3 && (value == -1 || value == 1);
+}
+
+static bool a_or_b(struct tbed *b)
+{
+    int64_t x = value_of(b, "a"), y = value_of(b, "b");
+    return (x == 3 && y == -1) || (x == -1 && y == 3);
+}
+
+static bool a_or_not(struct tbed *b)
+{
+    int64_t value = value_of(b, "a");
+    return value == 3 || value == -1;
+}
+
+static bool a_now_or_then(struct tbed *b)
+{
+    int64_t value = value_of(b, "a");
+    return value == 3 || value == 1;
+}
+
+static bool a_as_it_was(struct tbed *b)
+{
+    return value_of(b, "a") == 3;
+}
+
+static void make_file(struct tbed *b)
+{
+    char path[128];
+    sqlite3 *db;
+    FILE *f;
+    snprintf(path, sizeof path, "%s/in.db", b->dir);
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, SETUP "; INSERT INTO t(v) VALUES(3)", 0, 0, 0), SQLITE_OK);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    snprintf(path, sizeof path, "%s/in.sql", b->dir);
+    f = fopen(path, "w");
+    assert_non_null(f);
+    fputs(SETUP ";\nINSERT INTO t(v) VALUES(3);\n", f);
+    fclose(f);
+}
+
+/* In a child: the nth step of the classes fails, or kills it. Exit: 0 done, 1 failed, 2 not
+ * reached, 3 wrong. */
+static int run_deed(const struct deed *d, struct tbed *b, unsigned classes, uint64_t nth, bool kill)
+{
+    struct err err = {0};
+    int status = 0;
+    fflush(stdout);
+    pid_t pid = fork();
+    if (pid == 0) {
+        char env[64];
+        alarm(60);
+        tbed_start(b);
+        value_of(b, "a"); /* open */
+        if (kill) {
+            snprintf(env, sizeof env, "kill:syscall:%" PRIu64, nth);
+            setenv("SLUICE_FAULT", env, 1);
+            fault_arm_from_env();
+        } else {
+            fault_arm(classes, nth, false);
+        }
+        enum rc rc = d->run(b, &err);
+        bool fired = fault_fired();
+        fault_arm(0, 0, false);
+        if (rc == RC_OK) rc = tbed_stop(b, &err);
+        if (rc != RC_OK && err.text[0] == '\0') _exit(3);
+        _exit(!fired ? 2 : rc == RC_OK ? 0 : 1);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    if (WIFSIGNALED(status) && kill && WTERMSIG(status) == SIGKILL) return 1;
+    if (!WIFEXITED(status))
+        fail_msg("%s, step %" PRIu64 ": signal %d", d->name, nth, WTERMSIG(status));
+    return WEXITSTATUS(status);
+}
+
+static void copy_tree(const char *from, const char *to)
+{
+    char cmd[400];
+    snprintf(cmd, sizeof cmd, "rm -rf '%s' && cp -a '%s' '%s'", to, from, to);
+    assert_int_equal(system(cmd), 0);
+}
+
+/* The folder is made once, then each life gets a copy of it. */
+static void sweep(const struct deed *d, unsigned classes, bool kill)
+{
+    struct tbed b;
+    char keep[80], all[64];
+    struct err err;
+    unsigned steps = 0;
+    const unsigned stride = count_of("SLUICE_STRIDE", kill ? 7 : 11);
+    tbed_new(&b);
+    make_file(&b);
+    tbed_start(&b);
+    assert_int_equal(tenants_ops.create(b.ts, "a", NULL, &err), RC_OK);
+    tbed_sql(&b, "a", SETUP "; INSERT INTO t(v) VALUES(1)");
+    deed_txid = tbed_stored(&b, "a");
+    tbed_sql(&b, "a", "INSERT INTO t(v) VALUES(2)");
+    tbed_stop_ok(&b);
+    snprintf(all, sizeof all, "%s", b.dir);
+    snprintf(keep, sizeof keep, "%s.keep", b.dir);
+    copy_tree(all, keep);
+    for (uint64_t nth = 1 + (uint64_t)os_random() % 3;; nth += stride) {
+        int how = run_deed(d, &b, classes, nth, kill);
+        if (how == 3) fail_msg("%s, step %" PRIu64 ": fails without a word", d->name, nth);
+        tbed_start(&b);
+        if (!d->check(&b)) fail_msg("%s, step %" PRIu64 ": not as before or after", d->name, nth);
+        WAIT_FOR(tbed_entries(&b, "tmp") == 0);
+        tbed_stop_ok(&b);
+        if (how == 2 || ++steps > 2000) break;
+        copy_tree(keep, all);
+    }
+    print_message("%s: %u steps\n", d->name, steps);
+    assert_true(steps > 0);
+    tbed_free(&b);
+    snprintf(all, sizeof all, "rm -rf '%.50s'", keep);
+    assert_int_equal(system(all), 0);
+}
+
+static const struct deed deeds[] = {
+    {"create", do_create, a_and_new_b},
+    {"import", do_import, a_and_b_or_not},
+    {"import dump", do_import_dump, a_and_b_or_not},
+    {"remove", do_remove, a_or_not},
+    {"remove, keep", do_keep, a_or_not},
+    {"rename", do_rename, a_or_b},
+    {"fork", do_fork, a_and_b_or_not},
+    {"fork at", do_fork_at, a_and_b_of_then},
+    {"rewind", do_rewind, a_now_or_then},
+    {"configure", do_configure, a_as_it_was},
+};
+
+static void test_kill(void **arg)
+{
+    (void)arg;
+    for (size_t i = 0; i < sizeof deeds / sizeof deeds[0]; i++)
+        sweep(&deeds[i], FAULT_SYSCALL, true);
+}
+
+static void test_fail(void **arg)
+{
+    (void)arg;
+    for (size_t i = 0; i < sizeof deeds / sizeof deeds[0]; i++) {
+        sweep(&deeds[i], FAULT_SYSCALL, false);
+        sweep(&deeds[i], FAULT_ALLOC, false);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1) cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_crowd),
-        cmocka_unit_test(test_load),
-        cmocka_unit_test(test_many),
+        cmocka_unit_test(test_kill), cmocka_unit_test(test_fail), cmocka_unit_test(test_crowd),
+        cmocka_unit_test(test_load), cmocka_unit_test(test_many),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -80,7 +80,7 @@ static sqlite3 *open_model(struct world *w)
                                   NULL, NULL, NULL),
                      SQLITE_OK);
     sqlite3_extended_result_codes(db, 1);
-    sqlite3_db_config(db, SQLITE_DBCONFIG_DQS_DML, 0, NULL);
+    sqlite3_db_config(db, SQLITE_DBCONFIG_DQS_DML, 1, NULL);
     return db;
 }
 
