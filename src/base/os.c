@@ -326,12 +326,13 @@ int os_cpu_count(void)
     return n < 1 ? 1 : (int)n;
 }
 
-void os_raise_fd_limit(void)
+uint64_t os_raise_fd_limit(void)
 {
     struct rlimit lim;
-    if (getrlimit(RLIMIT_NOFILE, &lim) != 0) return;
+    if (getrlimit(RLIMIT_NOFILE, &lim) != 0) return 0;
+    uint64_t before = lim.rlim_cur;
     lim.rlim_cur = lim.rlim_max;
-    if (setrlimit(RLIMIT_NOFILE, &lim) != 0) return; /* then it stays as it was */
+    return setrlimit(RLIMIT_NOFILE, &lim) == 0 ? lim.rlim_cur : before;
 }
 
 enum rc os_abspath(const char *path, char ret_path[OS_PATH_MAX], struct err *err)

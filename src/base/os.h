@@ -83,7 +83,8 @@ void os_sleep_ms(int64_t ms);
 void os_sleep_us(int64_t us); /* below a second */
 uint64_t os_random(void);
 int os_cpu_count(void);
-void os_raise_fd_limit(void); /* soft limit on descriptors up to the hard one */
+/* Soft limit on descriptors up to the hard one. Returns what it is now; 0: not known. */
+uint64_t os_raise_fd_limit(void);
 /* Absolute form of path, without touching the disk beyond getcwd. Fails: RC_INVALID too long. */
 MUST_CHECK enum rc os_abspath(const char *path, char ret_path[OS_PATH_MAX], struct err *err);
 #endif

@@ -23,6 +23,11 @@
 #define WRITE_THREADS  8
 #define DRAIN_MS       10000 /* for requests that are at work */
 #define ROLES_MAX      (1u << 20)
+#define OPEN_MAX       1000
+#define CONN_MAX       10000
+#define OPEN_FDS       12    /* descriptors of an open tenant, a second reader's included */
+#define DRAIN_FDS      6     /* of one whose log is on its way to the store */
+#define DRAINS         64    /* so many of these there may be, or as many as are open */
 #define PROBE_MS       15000 /* for the store's first answer */
 
 struct serve {
@@ -32,6 +37,7 @@ struct serve {
     struct tenants *tenants;
     struct server *server;
     struct buf roles;
+    unsigned open_max, conn_max;
     pthread_t prober;
     bool probing;
     atomic_bool probe_cancel;
@@ -41,6 +47,7 @@ struct serve {
     atomic_bool ended;
 };
 
+static void fit_limits(struct serve *s);
 static enum rc start(struct serve *s, struct err *err);
 static enum rc find_folders(struct serve *s, struct err *err);
 static enum rc start_pools(struct serve *s, struct err *err);
@@ -73,7 +80,7 @@ enum rc node_serve(const struct serve_opts *opts, struct err *err)
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGHUP);
     TRY(check_exposure(opts, &opts->auth, err));
-    os_raise_fd_limit();
+    fit_limits(&s);
     source_global_init();
     pthread_sigmask(SIG_BLOCK, &set, &old); /* before any thread starts */
     enum rc rc = start(&s, err);
@@ -87,6 +94,30 @@ enum rc node_serve(const struct serve_opts *opts, struct err *err)
     if (rc != RC_OK) return rc;
     *err = stop_err;
     return stop_rc;
+}
+
+/* A quarter of the descriptors is for connections and what is fixed; the rest for tenants. To do
+ * with fewer than wished is better than failures here and there. */
+static void fit_limits(struct serve *s)
+{
+    const struct serve_opts *o = s->opts;
+    uint64_t limit = os_raise_fd_limit(), rest = limit - limit / 4;
+    s->open_max = o->open_max > 0 ? o->open_max : OPEN_MAX;
+    s->conn_max = o->conn_max > 0 ? o->conn_max : CONN_MAX;
+    if (limit == 0) return;
+    uint64_t open = rest / (OPEN_FDS + DRAIN_FDS), drains = (uint64_t)DRAINS * DRAIN_FDS;
+    if (open < DRAINS) open = rest > drains ? (rest - drains) / OPEN_FDS : 0;
+    if (open == 0) open = 1;
+    uint64_t conns = limit / 8;
+    if (open >= s->open_max && conns >= s->conn_max) return;
+    if (open < s->open_max) s->open_max = (unsigned)open;
+    if (conns < s->conn_max) s->conn_max = (unsigned)conns;
+    char nofile[24], open_text[16], conn_text[16];
+    snprintf(nofile, sizeof nofile, "%llu", (unsigned long long)limit);
+    snprintf(open_text, sizeof open_text, "%u", s->open_max);
+    snprintf(conn_text, sizeof conn_text, "%u", s->conn_max);
+    log_warn("the limit on open files is low, so these are, too; see LimitNOFILE or ulimit -n",
+             "nofile", nofile, "max-open", open_text, "max-connections", conn_text);
 }
 
 static enum rc start(struct serve *s, struct err *err)
@@ -131,7 +162,7 @@ static enum rc start_tenants(struct serve *s, struct err *err)
         .write = s->write,
         .bell = s->bell,
         .cancel = &s->cancel,
-        .open_max = o->open_max,
+        .open_max = s->open_max,
         .full_sync = !o->relaxed,
         .txn_ms = o->txn_ms,
         .cache_kib = o->cache_kib,
@@ -163,7 +194,7 @@ static enum rc start_server(struct serve *s, struct err *err)
         .tenants = s->tenants,
         .no_default = o->no_default,
         .threads = o->threads,
-        .conn_max = o->conn_max,
+        .conn_max = s->conn_max,
         .body_max = o->body_max,
         .query_ms = o->query_ms,
         .txn_ms = o->txn_ms,

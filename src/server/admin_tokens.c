@@ -147,7 +147,7 @@ static enum rc build_claims(struct admin *a, int64_t now_s, int64_t life_s, char
         return err_set(err, RC_INVALID, "role must be the name of a role");
     if (roles != NULL && (!json_is_array(roles) || json_array_size(roles) > CLAIM_ROLES))
         return err_set(err, RC_INVALID, "roles must be at most %d names of roles", CLAIM_ROLES);
-    json_t *claims = json_pack("{s:s,s:s,s:I,s:I*,s:O*,s:O*}", "id", a->name, "a",
+    json_t *claims = json_pack("{s:s,s:s,s:I,s:I,s:O*,s:O*}", "id", a->name, "a",
                                reads ? "ro" : "rw", "iat", (json_int_t)now_s, "exp",
                                (json_int_t)(now_s + life_s), "role", role, "roles", roles);
     if (claims == NULL) return err_mem(err, "claims");

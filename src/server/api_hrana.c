@@ -24,6 +24,7 @@ static void start(struct ask *a, const struct hrana_request *requests, size_t co
                   void (*done)(struct exec *x));
 static void pipeline_done(struct exec *x);
 static enum rc pipeline_end(struct ask *a, struct buf *baton, struct err *err);
+static bool nobody_waits(const struct ask *a);
 static void fail_exec(struct ask *a);
 static enum rc cursor_flush(struct exec *x, struct err *err);
 static enum rc cursor_head(struct ask *a, const char *baton, struct buf *out, struct err *err);
@@ -195,7 +196,8 @@ static void pipeline_done(struct exec *x)
 static enum rc pipeline_end(struct ask *a, struct buf *baton, struct err *err)
 {
     bool kept = false;
-    if (!a->x.closed) {
+    if (nobody_waits(a)) ask_drop_session(a);
+    if (!a->x.closed && a->session != NULL) {
         TRY(batons_give(a->server->batons, a->session, baton, &kept, err));
         if (kept) {
             a->session = NULL;
@@ -204,6 +206,13 @@ static enum rc pipeline_end(struct ask *a, struct buf *baton, struct err *err)
         hrana_put_baton(a->enc, (const char *)baton->data, NULL);
     }
     return hrana_put_end(a->enc, err);
+}
+
+/* Nobody will come back with a baton that was told to nobody, and what the stream has open would
+ * be in the way of others until its time is over. */
+static bool nobody_waits(const struct ask *a)
+{
+    return atomic_load(a->x.gone);
 }
 
 /* ---- Cursors ---- */
@@ -256,6 +265,7 @@ static enum rc cursor_reply(struct ask *a, struct err *err)
     CLEANUP(buf_fini) struct buf baton = BUF_INIT;
     CLEANUP(buf_fini) struct buf whole = BUF_INIT;
     bool kept = false;
+    if (nobody_waits(a)) return err_set(err, RC_CANCELED, "the client has gone");
     TRY(batons_give(a->server->batons, a->session, &baton, &kept, err));
     if (kept) {
         a->session = NULL;

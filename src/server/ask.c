@@ -71,6 +71,13 @@ struct ask *ask_of(struct crew_job *job)
     return (struct ask *)((char *)job - offsetof(struct ask, job));
 }
 
+void ask_again(struct ask *a)
+{
+    arena_free(a->arena);
+    a->arena = NULL;
+    ask_to_work(a, open_tenant);
+}
+
 void ask_fail(struct ask *a, unsigned status, const struct sql_error *e)
 {
     struct err err;
@@ -145,6 +152,7 @@ static void free_ask(void *ask)
     grant_unref(a->grant);
     hrana_encoder_free(a->enc);
     arena_free(a->arena);
+    sync_ask_free(a->sync);
     buf_fini(&a->out);
     mem_free(a);
 }
@@ -240,6 +248,12 @@ void ask_serve(struct ask *a)
         break;
     case ROUTE_DUMP:
         api_dump(a);
+        break;
+    case ROUTE_SYNC:
+        api_sync(a);
+        break;
+    case ROUTE_PULL:
+        api_pull(a);
         break;
     default:
         ask_fail_text(a, 404, "NOT_FOUND", "%s is not served here", a->target.rest);

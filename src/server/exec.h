@@ -29,7 +29,7 @@ struct exec_env { /* what all executions share */
     int64_t turn_ms;    /* so long a transaction waits for the others' to end */
     int64_t txn_ms;     /* a write may hold the write lock */
     int64_t durable_ms; /* so long a sync commit waits for the store */
-    uint64_t byte_max;  /* of values in one result */
+    uint64_t byte_max;  /* of values in the results of one message */
     /* After each statement; sql_err NULL: it went well. May be NULL. */
     void (*note)(void *ctx, struct tenant *t, const char *sql, size_t size, int64_t us,
                  const struct sql_done *done, const struct sql_error *sql_err);
@@ -81,6 +81,7 @@ struct exec {
     size_t sql_size;
     struct sql_done result;
     struct sql_last last; /* of the stream, if what runs now stays */
+    int64_t unit_until_ms; /* so long a batch may hold the write lock as one unit */
     bool here; /* on a thread that must not wait */
     bool in_batch, tried_unit, refused, own, tx, denied, committed, flushed;
 };

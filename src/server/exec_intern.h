@@ -56,6 +56,7 @@ MUST_CHECK enum rc exec_sink_row(void *ctx, const struct sql_value *values, size
                                  struct err *err);
 struct call exec_call(const struct exec *x, int64_t ms);
 struct sql_limits exec_limits(const struct exec *x);
+int64_t exec_hold_ms(const struct exec *x); /* so long the tenant lets a write have the lock */
 void exec_note(struct exec *x, int64_t since_us, const struct sql_error *sql_err);
 /* Something was committed: its index. */
 uint64_t exec_committed(struct exec *x);

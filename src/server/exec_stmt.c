@@ -103,9 +103,17 @@ struct call exec_call(const struct exec *x, int64_t ms)
     return (struct call){.cancel = x->gone, .deadline_ms = os_mono_ms() + ms};
 }
 
+/* The answers of one message share the limit: they are in memory together. */
 struct sql_limits exec_limits(const struct exec *x)
 {
-    return (struct sql_limits){.byte_max = x->env->byte_max};
+    size_t used = x->out->size;
+    return (struct sql_limits){.byte_max = x->env->byte_max > used ? x->env->byte_max - used : 1};
+}
+
+int64_t exec_hold_ms(const struct exec *x)
+{
+    const struct tenant_conf *conf = atomic_load(&x->ses->tenant->conf);
+    return conf->txn_ms > 0 ? conf->txn_ms : x->env->txn_ms;
 }
 
 void exec_note(struct exec *x, int64_t since_us, const struct sql_error *sql_err)
@@ -158,6 +166,7 @@ static enum next read_here_or_there(struct exec *x, const struct hrana_stmt *st)
     if (x->here && sql_engine_is_slow(engine, x->sql, x->sql_size)) return NEXT_SLOW;
     int64_t since = os_mono_us();
     hrana_put_mark(x->enc);
+    x->flushed = false; /* since the mark */
     enum rc rc = exec_open(x, HRANA_EXECUTE, &err);
     if (rc != RC_OK) return exec_fail(x, rc, &err);
     const struct call call = exec_call(x, x->here ? EXEC_HERE_MS : x->env->query_ms);
@@ -231,7 +240,7 @@ static enum rc run_write(struct sql_write *w, struct sql_conn *c, struct err *er
     const struct hrana_stmt *st = stmt_at_hand(x);
     int64_t since = os_mono_us();
     TRY(exec_open(x, HRANA_EXECUTE, err));
-    const struct call call = exec_call(x, x->env->txn_ms);
+    const struct call call = exec_call(x, exec_hold_ms(x));
     const struct sql_limits limits = exec_limits(x);
     const struct sql_stmt stmt = {x->sql, x->sql_size, st->args, st->arg_count, st->want_rows};
     const struct sql_sink sink = {exec_sink_cols, exec_sink_row, x};

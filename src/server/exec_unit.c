@@ -105,6 +105,7 @@ static enum rc run_unit(struct sql_write *w, struct sql_conn *c, struct err *err
     struct exec *x = w->ctx;
     const struct hrana_batch *b = &x->requests[x->at].batch;
     if (sql_conn_autocommit(c)) return refuse(x, err);
+    x->unit_until_ms = os_mono_ms() + exec_hold_ms(x);
     memset(x->verdicts, VERDICT_SKIPPED, b->count);
     x->tx = false;
     x->last = x->ses->stream.last;
@@ -154,6 +155,7 @@ static void end_unit(struct sql_write *w)
         hrana_put_rewind(x->enc);
         if (w->sql_err.code[0] == '\0')
             sql_error_own(&w->sql_err, "SQLITE_INTERNAL", "%s", w->err.text);
+        x->bad = w->sql_err;
         rc = x->cursor ? hrana_put_cursor_error(x->enc, &w->sql_err, &err)
                        : hrana_put_result_error(x->enc, x->request_id, &w->sql_err, &err);
         if (rc != RC_OK) next = exec_fail(x, rc, &err);
@@ -178,8 +180,10 @@ static enum rc run_step(struct exec *x, struct sql_conn *c, const struct hrana_s
         rc = run_end(x, c, &sql_err, err);
     else
         rc = run_statement(x, c, st, kind, &sql_err, err);
-    /* It has ended the transaction of all: what comes then depends on its own being there. */
-    if (sql_conn_autocommit(c) || x->refused) return refuse(x, err);
+    /* It has ended the transaction of all: what comes then depends on its own being there. Or it
+     * takes so long that it must run where the limit of a transaction is told to the client. */
+    if (sql_conn_autocommit(c) || x->refused || os_mono_ms() >= x->unit_until_ms)
+        return refuse(x, err);
     exec_note(x, since, rc == RC_OK ? NULL : &sql_err);
     return put_step(x, rc, &sql_err, err);
 }
@@ -215,7 +219,7 @@ static enum rc run_end(struct exec *x, struct sql_conn *c, struct sql_error *sql
 static enum rc run_statement(struct exec *x, struct sql_conn *c, const struct hrana_stmt *st,
                              enum sql_kind kind, struct sql_error *sql_err, struct err *err)
 {
-    const struct call call = exec_call(x, x->env->txn_ms);
+    const struct call call = exec_call(x, x->unit_until_ms - os_mono_ms());
     const struct sql_limits limits = exec_limits(x);
     const struct sql_stmt stmt = {x->sql, x->sql_size, st->args, st->arg_count, st->want_rows};
     const struct sql_sink sink = {exec_sink_cols, exec_sink_row, x};

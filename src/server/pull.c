@@ -102,7 +102,7 @@ enum rc pull_select(struct pull_text selector, uint64_t page_count, uint8_t *bit
 {
     struct in in = {.at = (const uint8_t *)selector.data};
     const uint8_t *runs = NULL, *heads, *offsets;
-    uint32_t cookie, count = 0;
+    uint32_t cookie, count = 0, least = 0;
     in.end = in.at + selector.size;
     bool ok = take32(&in, &cookie);
     if (ok && (cookie & 0xffff) == COOKIE_RUNS) {
@@ -119,9 +119,10 @@ enum rc pull_select(struct pull_text selector, uint64_t page_count, uint8_t *bit
     for (uint32_t i = 0; ok && i < count; i++) {
         uint32_t key = 0, last = 0;
         bool is_runs = runs != NULL && (runs[i / 8] >> (i % 8) & 1) != 0;
-        ok = take16(&head, &key) && take16(&head, &last) &&
+        ok = take16(&head, &key) && take16(&head, &last) && key >= least &&
              select_container(&in, is_runs, last + 1, (uint64_t)key * CONTAINER_BITS, page_count,
                               bits);
+        least = key + 1;
     }
     return ok ? RC_OK : err_set(err, RC_INVALID, "server_pages_selector is no roaring bitmap");
 }
@@ -217,9 +218,10 @@ static bool select_container(struct in *in, bool runs, uint32_t count, uint64_t 
     uint32_t n, start, more;
     if (runs) {
         if (!take16(in, &n)) return false;
-        for (; n > 0; n--) {
+        for (uint32_t next = 0; n > 0; n--) { /* in order, or their work would have no limit */
             if (!take16(in, &start) || !take16(in, &more)) return false;
-            if (start + more >= CONTAINER_BITS) return false;
+            if (start < next || start + more >= CONTAINER_BITS) return false;
+            next = start + more + 1;
             for (uint64_t i = first + start; i <= first + start + more && i < page_count; i++)
                 set_bit(bits, i, page_count);
         }

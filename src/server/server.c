@@ -7,6 +7,7 @@
 #include "base/os.h"
 #include "base/thr.h"
 #include "server/server_intern.h"
+#include "server/sync_desk.h"
 
 #define TICK_MS        100
 #define WORK_THREADS   32
@@ -63,6 +64,7 @@ void server_stop(struct server *s, int64_t wait_ms)
     if (s == NULL) return;
     if (s->http != NULL) http_server_quiesce(s->http);
     if (s->admin != NULL) http_server_quiesce(s->admin);
+    sync_desk_close(s->sync);
     wait_idle(s, wait_ms);
     /* Now they are told to end: what they wait for comes no more. */
     if (s->hub != NULL) ws_hub_free(s->hub, CLOSING_MS);
@@ -72,6 +74,7 @@ void server_stop(struct server *s, int64_t wait_ms)
         os_sleep_ms(5);
     atomic_store(&s->stop, true);
     if (s->ticking) pthread_join(s->ticker, NULL);
+    sync_desk_free(s->sync);
     crew_free(s->env.work);
     crew_free(s->env.slow);
     batons_free(s->batons);
@@ -127,6 +130,7 @@ static enum rc start(struct server *s, struct err *err)
     TRY(batons_new(&batons, &s->batons, err));
     TRY(crew_new("work", o->work_threads, 0, &env->work, err));
     TRY(crew_new("slow", slow, SLOW_NICE, &env->slow, err));
+    TRY(sync_desk_new(s, &s->sync, err));
     TRY(ws_hub_new(&(struct ws_opts){.threads = o->threads, .message_max = o->body_max}, &s->hub,
                    err));
     TRY(thr_start(&s->ticker, "ticker", tick, s, err));
@@ -170,6 +174,7 @@ static void *tick(void *arg)
     while (!atomic_load(&s->stop)) {
         exec_env_tick(&s->env);
         batons_tick(s->batons);
+        sync_desk_tick(s->sync);
         stats_tick(s->stats);
         os_sleep_ms(TICK_MS);
     }

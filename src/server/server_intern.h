@@ -5,6 +5,7 @@
  *   ask.c         a request: tenant, grant      api_hrana.c pipeline, cursor, v1
  *   api_ws.c      Hrana over WebSocket          api_misc.c  dump, the old POST /
  *   admin.c       the administrator's port
+ *   api_sync.c, api_pull.c, sync_desk.c  replicas
  */
 #ifndef SERVER_SERVER_INTERN_H
 #define SERVER_SERVER_INTERN_H
@@ -45,6 +46,8 @@ MUST_CHECK enum rc route_tenant(const struct http_req *r, bool no_default, struc
                                 struct err *err);
 
 struct client;
+struct sync_desk;
+struct sync_ask;
 struct server {
     struct server_opts opts;
     struct http_server *http, *admin;
@@ -53,6 +56,7 @@ struct server {
     struct batons *batons;
     struct exec_env env;
     struct stats *stats;
+    struct sync_desk *sync;
     pthread_t ticker;
     bool ticking;
     atomic_bool stop;
@@ -79,6 +83,7 @@ struct ask {
     struct client *client; /* WebSocket: until its upgrade has come */
     bool promised, streaming;
     int64_t since_us;
+    struct sync_ask *sync; /* replicas */
     struct crew_job job;
 };
 void ask_handle(void *server, struct http_req *r); /* for http_opts.handle */
@@ -86,6 +91,8 @@ void ask_handle(void *server, struct http_req *r); /* for http_opts.handle */
 void ask_serve(struct ask *a);
 void ask_to_work(struct ask *a, void (*run)(struct crew_job *job));
 struct ask *ask_of(struct crew_job *job);
+/* From its beginning: its tenant was released meanwhile. */
+void ask_again(struct ask *a);
 /* Answers. */
 void ask_fail(struct ask *a, unsigned status, const struct sql_error *e);
 void ask_fail_text(struct ask *a, unsigned status, const char *code, const char *fmt, ...)
@@ -99,10 +106,13 @@ void api_cursor(struct ask *a);
 void api_v1(struct ask *a);
 void api_legacy(struct ask *a);
 void api_dump(struct ask *a);
+void api_sync(struct ask *a);
+void api_pull(struct ask *a);
 void api_websocket(struct ask *a);
 /* Close those of a tenant, because it goes, or its keys do. */
 void api_ws_drop_tenant(struct server *s, const char *name);
 void client_unref(struct client *c);
+void sync_ask_free(struct sync_ask *y); /* NULL is fine */
 void admin_handle(void *server, struct http_req *r);
 const char *admin_spill(void *server, const struct http_req *r); /* for http_opts.spill */
 #endif

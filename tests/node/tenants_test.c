@@ -638,6 +638,146 @@ static void test_image(void **arg)
     tbed_free(&b);
 }
 
+/* The store is away when the server ends: the next one brings the rest there by itself. */
+static void test_unsent(void **arg)
+{
+    struct tbed b;
+    struct err err = {0};
+    (void)arg;
+    tbed_new(&b);
+    b.opts.flush_ms = 200;
+    tbed_start(&b);
+    create(&b, "a");
+    create(&b, "b");
+    tbed_sql(&b, "a", SETUP);
+    tbed_stored(&b, "a");
+    tbed_sql(&b, "b", SETUP);
+    tbed_stored(&b, "b");
+    atomic_store(&spy.mode, SPY_REFUSE_ALL);
+    tbed_sql(&b, "a", "INSERT INTO t(v) VALUES(1)");
+    expect(tbed_stop(&b, &err), RC_CANCELED, &err, "logs of 1 namespaces, `a`");
+    assert_int_equal(tbed_entries(&b, "open"), 1);
+    assert_int_equal(tbed_log_int(&b, "a", 0, "SELECT count(*) FROM t"), 0);
+    atomic_store(&spy.mode, SPY_PASS);
+    tbed_start(&b);
+    WAIT_FOR(tbed_entries(&b, "open") == 0);
+    assert_int_equal(tbed_log_int(&b, "a", 0, "SELECT count(*) FROM t"), 1);
+    tbed_stop_ok(&b);
+    tbed_free(&b);
+}
+
+static void test_limits(void **arg)
+{
+    struct tbed b;
+    struct err err = {0};
+    struct tenant *t[3], *x;
+    struct tenants_stats st;
+    char name[8];
+    (void)arg;
+    tbed_new(&b);
+    b.opts.open_max = 3;
+    b.opts.idle_close_ms = 80;
+    tbed_start(&b);
+    for (int i = 0; i < 5; i++) {
+        snprintf(name, sizeof name, "n%d", i);
+        create(&b, name);
+    }
+    for (int i = 0; i < 3; i++) {
+        snprintf(name, sizeof name, "n%d", i);
+        t[i] = tbed_open(&b, name);
+    }
+    expect(tenants_ops.open(b.ts, "n3", &x, &err), RC_BUSY, &err, "3 databases are open");
+    assert_ptr_equal(tbed_open(&b, "n0"), t[0]); /* one that is open needs no room */
+    tenants_ops.release(b.ts, t[0]);
+    tenants_ops.release(b.ts, t[1]);
+    x = tbed_open(&b, "n3"); /* in the place of the only one that is not in use */
+    assert_null(tenants_ops.peek(b.ts, "n1"));
+    tenants_look(b.ts, &st);
+    assert_int_equal(st.open, 3);
+    assert_int_equal(st.used, 3);
+    tenants_ops.release(b.ts, x);
+    tenants_ops.release(b.ts, t[0]);
+    /* One that is in use stays open, the others are closed to nothing. */
+    WAIT_FOR((tenants_look(b.ts, &st), st.open == 1 && st.draining == 0));
+    WAIT_FOR(tbed_entries(&b, "open") == 1);
+    x = tenants_ops.peek(b.ts, "n2");
+    assert_ptr_equal(x, t[2]);
+    tenants_ops.release(b.ts, x);
+    tenants_ops.release(b.ts, t[2]);
+    WAIT_FOR((tenants_look(b.ts, &st), st.open == 0 && st.draining == 0));
+    tbed_stop_ok(&b);
+    tbed_free(&b);
+}
+
+/* Somebody else writes to the file of a tenant that is open, and of one that is asleep. */
+static void test_other_writer(void **arg)
+{
+    struct tbed b;
+    char path[128];
+    sqlite3 *db;
+    (void)arg;
+    tbed_new(&b);
+    tbed_start(&b);
+    tbed_sql(&b, "default", SETUP);
+    struct tenant *t = tbed_open(&b, "default");
+    tbed_stored(&b, "default");
+    snprintf(path, sizeof path, "%s/tenants/default/data", b.data);
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    for (int i = 1; i <= 3; i++) {
+        char sql[64];
+        snprintf(sql, sizeof sql, "INSERT INTO t VALUES(%d,1)", i);
+        assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
+        WAIT_FOR(tbed_log_int(&b, "default", 0, "SELECT max(id) FROM t") == i);
+    }
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    tenants_ops.release(b.ts, t);
+    tbed_stop_ok(&b);
+    tbed_free(&b);
+}
+
+/* Many wait at once, some are told that it took too long; each is told once. */
+static atomic_int told, told_late;
+
+static void count_told(struct tenant_wait *w, enum rc rc, const struct err *err)
+{
+    (void)w, (void)err;
+    atomic_fetch_add(rc == RC_OK ? &told : &told_late, 1);
+}
+
+static void test_waits(void **arg)
+{
+    struct tbed b;
+    static struct tenant_wait waits[200];
+    (void)arg;
+    atomic_store(&told, 0);
+    atomic_store(&told_late, 0);
+    tbed_new(&b);
+    tbed_start(&b);
+    tbed_sql(&b, "default", SETUP);
+    tbed_stored(&b, "default");
+    struct tenant *t = tbed_open(&b, "default");
+    atomic_store(&spy.mode, SPY_HANG_PUT);
+    unsigned puts = atomic_load(&spy.puts);
+    int64_t now = os_mono_ms();
+    for (int i = 0; i < 200; i++) {
+        if (i % 50 == 0) tbed_sql(&b, "default", "INSERT INTO t(v) VALUES(1)");
+        waits[i] =
+            (struct tenant_wait){.fn = count_told, .deadline_ms = i % 2 == 0 ? now + 150 + i : 0};
+        tenants_ops.wait(t, &waits[i]);
+    }
+    WAIT_FOR(atomic_load(&told_late) == 100);
+    assert_int_equal(atomic_load(&told), 0);
+    atomic_store(&spy.mode, SPY_PASS);
+    WAIT_FOR(atomic_load(&told) == 100);
+    assert_true(atomic_load(&spy.puts) - puts <= 4); /* shared uploads */
+    uint64_t newest = waits[199].txid;
+    assert_int_equal(tbed_log_int(&b, "default", newest, "SELECT count(*) FROM t"), 4);
+    assert_int_equal(atomic_load(&told_late), 100);
+    tenants_ops.release(b.ts, t);
+    tbed_stop_ok(&b);
+    tbed_free(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -648,6 +788,8 @@ int main(void)
         cmocka_unit_test(test_rename_store),  cmocka_unit_test(test_fork),
         cmocka_unit_test(test_rewind),        cmocka_unit_test(test_import_file),
         cmocka_unit_test(test_import_dump),   cmocka_unit_test(test_image),
+        cmocka_unit_test(test_unsent),        cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_other_writer),  cmocka_unit_test(test_waits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,362 @@
+/*
+ * scenes.mjs -- single stories about what clients do to each other, and disks to a server.
+ *
+ *   node scenes.mjs [--seed S] [SCENE...]
+ */
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { HttpStream, Lost, Wire, WsStream, execute, int, rows, stmt } from './client.mjs';
+import { text, transaction } from './client.mjs';
+import { Random, seedFrom } from './random.mjs';
+import { Server, makeTenant, query, restore, sleep } from './server.mjs';
+
+const HOLD_MS = 500;
+const LATE_MS = 1000; /* for a machine that is busy */
+
+const argv = process.argv.slice(2);
+const at = argv.indexOf('--seed');
+const seed = seedFrom(at >= 0 ? argv.splice(at, 2)[1] : undefined);
+const random = new Random(seed);
+const dir = mkdtempSync(path.join(os.tmpdir(), 'scenes-'));
+console.log(`seed ${seed}, files in ${dir}`);
+let count = 0;
+
+async function serve(options = {}, conf = {}) {
+    const server = new Server(path.join(dir, String(count++)), options);
+    makeTenant(server.data, 'default', conf);
+    await server.start();
+    return server;
+}
+
+async function withServer(options, conf, fn) {
+    const server = await serve(options, conf);
+    await fn(server);
+    assert(server.alive(), `the server has ended: ${server.gone}`);
+    assert.equal(await server.stop(), 0, 'the end of the server');
+    rmSync(server.dir, { recursive: true });
+}
+
+async function ask(stream, sql, ...args) {
+    const [answer] = await stream.run([execute(sql, ...args)]);
+    if (!answer.error) return rows(answer.ok.result);
+    throw Object.assign(new Error(answer.error.message), { code: answer.error.code });
+}
+
+async function once(server, sql, ...args) {
+    const stream = new HttpStream(server.port);
+    try {
+        return await ask(stream, sql, ...args);
+    } finally {
+        await stream.close().catch(() => {});
+    }
+}
+
+async function code(promise) {
+    try {
+        await promise;
+        return 'ok';
+    } catch (error) {
+        return error.code ?? String(error);
+    }
+}
+
+async function timed(promise) {
+    const start = performance.now();
+    await promise;
+    return performance.now() - start;
+}
+
+async function bothWays(server, fn) {
+    await fn(() => new HttpStream(server.port), 'HTTP');
+    const wire = await Wire.open(server.port);
+    await fn(() => new WsStream(wire), 'WebSocket');
+    wire.vanish();
+}
+
+const limits = { args: ['-txn-timeout', `${HOLD_MS}ms`, '-sync-interval', '100ms'] };
+const burn = (rounds) =>
+    `WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c LIMIT ${rounds}) ` +
+    `SELECT count(*) FROM c`;
+
+/* How many rounds of `burn` take about so long here. */
+async function roundsFor(server, ms) {
+    const rounds = 200000;
+    const took = await timed(once(server, burn(rounds)));
+    return Math.max(1000, Math.round((rounds * ms) / Math.max(took, 1)));
+}
+
+const scenes = {};
+
+/* A client that begins and then says nothing keeps others from writing for the limit, no longer;
+ * and nothing of it stays. */
+scenes.sleeper = () =>
+    withServer(limits, {}, async (server) => {
+        await once(server, 'CREATE TABLE t(who TEXT)');
+        await bothWays(server, async (fresh, way) => {
+            const sleeper = fresh();
+            await ask(sleeper, 'BEGIN IMMEDIATE');
+            await ask(sleeper, "INSERT INTO t VALUES ('sleeper')");
+            const other = fresh();
+            const third = fresh();
+            const begin = transaction('BEGIN', stmt("INSERT INTO t VALUES ('batch')"));
+            const waits = await Promise.all([
+                timed(once(server, "INSERT INTO t VALUES ('lone')")),
+                timed(other.run([begin])),
+                timed(ask(third, 'BEGIN IMMEDIATE').then(() => ask(third, 'COMMIT'))),
+            ]);
+            for (const wait of waits) {
+                assert(wait < HOLD_MS + LATE_MS, `${way}: waited ${Math.round(wait)} ms`);
+                assert(wait > HOLD_MS / 2, `${way}: did not wait: ${Math.round(wait)} ms`);
+            }
+            const insert = "INSERT INTO t VALUES ('sleeper')";
+            assert.equal(await code(ask(sleeper, insert)), 'TRANSACTION_TIMEOUT', way);
+            assert.equal(await code(ask(sleeper, 'SELECT 1')), 'TRANSACTION_TIMEOUT', way);
+            assert.equal(await code(ask(sleeper, 'COMMIT')), 'TRANSACTION_TIMEOUT', way);
+            assert.equal(await code(ask(sleeper, 'SELECT 1')), 'ok', way);
+            const who = await once(server, 'SELECT who FROM t ORDER BY who');
+            assert.deepEqual(who, [['batch'], ['lone']], way);
+            await once(server, 'DELETE FROM t');
+        });
+    });
+
+/* The same for one that works all the time: in a transaction, and in one batch. */
+scenes.worker = () =>
+    withServer(limits, {}, async (server) => {
+        await once(server, 'CREATE TABLE t(who TEXT)');
+        const rounds = await roundsFor(server, 200);
+        const work = stmt(`INSERT INTO t ${burn(rounds)}`);
+        for (const [name, request] of [
+            ['a transaction', transaction('BEGIN', ...Array(12).fill(work))],
+            ['statements', { type: 'batch', batch: { steps: Array(12).fill({ stmt: work }) } }],
+        ]) {
+            const worker = new HttpStream(server.port);
+            const all = worker.run([request]);
+            await sleep(100);
+            const wait = await timed(once(server, "INSERT INTO t VALUES ('lone')"));
+            const [answer] = await all;
+            const worst = HOLD_MS + LATE_MS;
+            assert(wait < worst, `beside ${name} a write waited ${Math.round(wait)} ms`);
+            const [[left]] = await once(server, "SELECT count(*) FROM t WHERE who <> 'lone'");
+            if (name === 'a transaction') {
+                assert.equal(left, 0, 'nothing of it stays');
+                const codes = answer.ok.result.step_errors.map((error) => error?.code);
+                assert(codes.includes('TRANSACTION_TIMEOUT'), `it hears of it: ${codes}`);
+            }
+            await once(server, 'DELETE FROM t');
+        }
+    });
+
+/* Clients that go away leave nothing locked. */
+scenes.vanish = () =>
+    withServer({ args: ['-txn-timeout', '20s', '-stream-idle-timeout', '20s'] }, {}, async (s) => {
+        await once(s, 'CREATE TABLE t(who TEXT)');
+        const slow = execute(burn(await roundsFor(s, 3000)));
+        const begin = [execute('BEGIN IMMEDIATE'), execute("INSERT INTO t VALUES ('gone')")];
+        for (const requests of [begin, [...begin, slow]]) {
+            for (const way of ['HTTP', 'WebSocket']) {
+                const wire = way === 'HTTP' ? null : await Wire.open(s.port);
+                const stream = wire ? new WsStream(wire) : new HttpStream(s.port);
+                const atWork = requests.length > begin.length;
+                const answer = stream.run(requests).catch(() => {});
+                if (atWork) await sleep(300);
+                else await answer;
+                /* Between two requests over HTTP nobody can know that the client has gone. */
+                if (!atWork && way === 'HTTP') await stream.close();
+                stream.vanish();
+                const wait = await timed(once(s, "INSERT INTO t VALUES ('lone')"));
+                assert(wait < LATE_MS, `${way}, ${atWork}: a write waited ${Math.round(wait)} ms`);
+                await answer;
+            }
+        }
+        const stream = new HttpStream(s.port);
+        await stream.half(begin);
+        const wire = await Wire.open(s.port);
+        const many = Array.from({ length: 50 }, () => new WsStream(wire));
+        const all = many.map((one) => one.run([...begin, execute('COMMIT')]).catch(() => {}));
+        await sleep(random.below(30));
+        wire.vanish();
+        await Promise.all(all);
+        const wait = await timed(once(s, "INSERT INTO t VALUES ('lone')"));
+        assert(wait < LATE_MS, `after 50 streams: a write waited ${Math.round(wait)} ms`);
+        const lone = await once(s, "SELECT count(*) FROM t WHERE who = 'lone'");
+        assert.deepEqual(lone, [[5]]);
+    });
+
+/* A database that may not grow: errors that say so, nothing by halves, and it recovers. */
+scenes.full = () =>
+    withServer(limits, { size_max: 200 * 4096 }, async (server) => {
+        await once(server, 'CREATE TABLE t(id INTEGER PRIMARY KEY, v BLOB)');
+        await fill(server, 'SQLITE_FULL');
+    });
+
+/* A disk that is full; here a file may not be longer. */
+scenes.disk = () =>
+    withServer({ ...limits, limit: 'ulimit -f 2000' }, {}, async (server) => {
+        await once(server, 'CREATE TABLE t(id INTEGER PRIMARY KEY, v BLOB)');
+        await fill(server, null);
+    });
+
+async function fill(server, expected) {
+    const there = new Set();
+    const maybe = new Set();
+    const codes = new Set();
+    let next = 1;
+    const put = async () => {
+        const stream = new HttpStream(server.port);
+        for (let i = 0; i < 60; i++) {
+            const [id, size] = [next++, 1000 + random.below(20000)];
+            const insert = stmt('INSERT INTO t VALUES (?, zeroblob(?))', int(id), int(size));
+            const batch = transaction('BEGIN', insert);
+            const one = random.chance(50) ? batch : { type: 'execute', stmt: insert };
+            const [answer] = await stream.run([one]);
+            const steps = answer.ok?.result.step_errors?.find((error) => error);
+            const error = answer.error ?? steps;
+            if (error) codes.add(error.code);
+            if (!error) there.add(id);
+            else if (/IOERR/.test(error.code)) maybe.add(id);
+        }
+    };
+    await Promise.all([put(), put(), put(), put()]);
+    assert(codes.size > 0, 'it was never full');
+    if (expected) assert.deepEqual([...codes], [expected]);
+    const ids = (await once(server, 'SELECT id FROM t')).map((row) => row[0]);
+    for (const id of there) assert(ids.includes(id), `row ${id} is lost`);
+    for (const id of ids) assert(there.has(id) || maybe.has(id), `row ${id} had failed`);
+    assert.deepEqual(await once(server, 'PRAGMA integrity_check'), [['ok']]);
+    console.log(`  ${there.size} rows, then ${[...codes]}`);
+    if (!expected) return;
+    await once(server, 'DELETE FROM t');
+    await once(server, 'INSERT INTO t VALUES (1, zeroblob(10000))');
+}
+
+/* What was acknowledged as durable is in the store, whatever becomes of the rest. */
+scenes.sync = async () => {
+    let acknowledged = 0;
+    for (let round = 0; round < 4; round++) {
+        const byHeader = round % 2 === 1;
+        const headers = byHeader ? { 'x-sluice-durability': 'sync' } : {};
+        const server = await serve(limits, { sync: !byHeader });
+        await once(server, 'CREATE TABLE t(id INTEGER PRIMARY KEY)');
+        const done = [];
+        const state = { stop: false, next: 1 };
+        const wire = await Wire.open(server.port);
+        const clients = Array.from({ length: 6 }, async (_, i) => {
+            const http = () => new HttpStream(server.port, { headers });
+            const stream = byHeader || i % 2 === 0 ? http() : new WsStream(wire);
+            while (!state.stop) await put(stream, i % 3, state.next++, done);
+        });
+        const all = Promise.allSettled(clients);
+        await sleep(300 + random.below(700));
+        state.stop = true;
+        await server.kill();
+        for (const one of await all) {
+            if (one.reason && !(one.reason instanceof Lost)) throw one.reason;
+        }
+        rmSync(path.join(server.data, 'tenants'), { recursive: true });
+        const copy = path.join(server.dir, 'copy');
+        restore(server.data, 'default', copy);
+        const found = new Set(query(copy, 'SELECT id FROM t').map((row) => Number(row.id)));
+        for (const id of done) assert(found.has(id), `round ${round}: ${id} is not in the store`);
+        acknowledged += done.length;
+        rmSync(server.dir, { recursive: true });
+    }
+    assert(acknowledged > 20, `only ${acknowledged} writes`);
+    console.log(`  ${acknowledged} writes, all in the store`);
+};
+
+async function put(stream, way, id, done) {
+    const insert = stmt('INSERT INTO t VALUES (?)', int(id));
+    if (way === 0) await ask(stream, insert.sql, ...insert.args);
+    if (way === 1) {
+        const [answer] = await stream.run([transaction('BEGIN IMMEDIATE', insert)]);
+        const { step_errors: errors } = answer.ok.result;
+        if (errors.some((error) => error)) return;
+    }
+    if (way === 2) {
+        await ask(stream, 'BEGIN');
+        await ask(stream, insert.sql, ...insert.args);
+        await ask(stream, 'COMMIT');
+    }
+    done.push(id);
+}
+
+/* Version 1 over HTTP: a failure is told by the status, also one of the whole batch. */
+scenes.v1 = () =>
+    withServer({ args: ['-txn-timeout', '5s', '-query-timeout', '300ms'] }, {}, async (server) => {
+        await once(server, 'CREATE TABLE t(who TEXT)');
+        const sleeper = new HttpStream(server.port);
+        await ask(sleeper, 'BEGIN IMMEDIATE');
+        const stream = new HttpStream(server.port);
+        const insert = { sql: "INSERT INTO t VALUES ('late')" };
+        const batch = await stream.post('/v1/batch', { batch: { steps: [{ stmt: insert }] } });
+        assert.notEqual(batch.status, 200, `a batch that did not run: ${batch.text}`);
+        const lone = await stream.post('/v1/execute', { stmt: insert });
+        assert.notEqual(lone.status, 200, `a statement that did not run: ${lone.text}`);
+        await ask(sleeper, 'COMMIT');
+        assert.deepEqual(await once(server, 'SELECT * FROM t'), []);
+        await stream.close();
+    });
+
+/* Streams and cursors that are opened, used and closed all at once. */
+scenes.churn = () =>
+    withServer(limits, {}, async (server) => {
+        await once(server, 'CREATE TABLE t(v TEXT)');
+        const end = Date.now() + 4000;
+        const one = async () => {
+            while (Date.now() < end) {
+                const wire = await Wire.open(server.port);
+                const asked = [];
+                for (let i = 0; i < 100; i++) asked.push(wire.ask(anything()));
+                const answers = Promise.allSettled(asked);
+                if (random.chance(50)) await answers;
+                wire.vanish();
+                await answers;
+            }
+        };
+        await Promise.all([one(), one(), one(), one()]);
+        const wait = await timed(once(server, "INSERT INTO t VALUES ('x')"));
+        assert(wait < HOLD_MS + LATE_MS, `a write waited ${Math.round(wait)} ms`);
+    });
+
+function anything() {
+    const stream_id = random.below(3);
+    const cursor_id = random.below(3);
+    const select = stmt(random.chance(20) ? burn(3000) : 'SELECT 1');
+    const write = stmt('INSERT INTO t VALUES (?)', text('x'));
+    const sql = random.pick([select, write, stmt('BEGIN IMMEDIATE'), stmt('COMMIT')]);
+    const batch = { steps: [{ stmt: select }, { stmt: sql }] };
+    /* A stream that is open already may not be opened again: that would end the connection. */
+    return random.pick([
+        { type: 'open_stream', stream_id: fresh() },
+        { type: 'close_stream', stream_id },
+        { type: 'execute', stream_id: used(), stmt: sql },
+        { type: 'execute', stream_id: used(), stmt: sql },
+        { type: 'batch', stream_id: used(), batch },
+        { type: 'open_cursor', stream_id: used(), cursor_id, batch },
+        { type: 'fetch_cursor', cursor_id, max_count: 2 },
+        { type: 'close_cursor', cursor_id },
+        { type: 'close_stream', stream_id: used() },
+        { type: 'get_autocommit', stream_id: used() },
+    ]);
+}
+
+let newest = 10;
+const fresh = () => ++newest;
+const used = () => newest - random.below(3);
+
+const wanted = argv.length > 0 ? argv : Object.keys(scenes);
+let failed = 0;
+for (const name of wanted) {
+    const start = performance.now();
+    try {
+        await scenes[name]();
+        console.log(`ok ${name} (${Math.round(performance.now() - start)} ms)`);
+    } catch (error) {
+        failed++;
+        console.log(`FAILED ${name}: ${error.stack}`);
+    }
+}
+if (failed === 0) rmSync(dir, { recursive: true, force: true });
+process.exit(failed === 0 ? 0 : 1);
