@@ -279,15 +279,16 @@ static bool is_name(const char *name, const char *text, size_t size)
     return name != NULL && strlen(name) == size && memcmp(name, text, size) == 0;
 }
 
-/* What may have been meant: at most every third letter is wrong. */
+/* What may have been meant: about every third letter may be wrong. */
 static const char *nearest_key(const struct command *cmd, const char *key)
 {
     const char *near = NULL;
-    size_t least = strlen(key) / 3 + 1;
+    size_t size = strlen(key), least = size / 3 + 2;
+    if (least > size) least = size;
     for (size_t i = 0; i < cmd->opt_count; i++) {
         if (cmd->opts[i].line_only) continue;
         size_t d = distance(cmd->opts[i].name, key);
-        if (d >= least + (near == NULL)) continue;
+        if (d >= least) continue;
         least = d;
         near = cmd->opts[i].name;
     }

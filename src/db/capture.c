@@ -13,7 +13,7 @@
 
 #define CHECKPOINT_PAGES 1000
 #define COPY_ROUNDS      4
-#define WAIT_FACTOR      2   /* readers are waited for from this many times the checkpoint length */
+#define WAIT_FACTOR      4   /* readers are waited for from this many times the checkpoint length */
 #define FREE_COPY_FRAMES 256 /* fewer frames are not worth a checkpoint of their own */
 
 struct capture {
@@ -72,6 +72,7 @@ static void next_batch(const struct capture *cap, struct batch_spec *spec);
 static enum rc checkpoint_now(struct capture *cap, struct batch_scratch *s,
                               const struct wal_index *x, struct capture_result *res,
                               struct err *err);
+static void await_readers(struct capture *cap, uint32_t frames);
 static bool may_wait(const struct capture *cap, uint32_t frames);
 static enum rc checkpoint_locked(struct capture *cap, struct batch_scratch *s,
                                  struct batch_done *ret_done, struct err *err);
@@ -563,21 +564,31 @@ static enum rc checkpoint_now(struct capture *cap, struct batch_scratch *s,
         if (!cap->drained) return RC_OK;
     }
     enum rc rc = source_lock(cap->src, err);
-    if (rc == RC_BUSY) return RC_OK; /* a long transaction: after it, then */
+    if (rc == RC_OK && may_wait(cap, x->frame_max)) {
+        /* The hold moves to commits that are not captured yet; those come at once. */
+        cap->restart_ok = cap->drained = false;
+        rc = source_await_old(cap->src, cap->opts.readers_wait_ms, err);
+    }
+    if (rc == RC_BUSY) return source_unlock(cap->src), RC_OK; /* a long transaction: later, then */
     if (rc == RC_OK) rc = checkpoint_locked(cap, s, &done, err);
     source_unlock(cap->src);
-    if (rc == RC_OK && may_wait(cap, x->frame_max)) {
-        bool gone = cap->restart_ok && source_await_readers(cap->src, cap->opts.readers_wait_ms);
-        cap->wait_frames = gone ? 0 : x->frame_max > UINT32_MAX / 2 ? UINT32_MAX : x->frame_max * 2;
-    }
+    if (rc == RC_OK && may_wait(cap, x->frame_max)) await_readers(cap, x->frame_max);
     if (rc == RC_OK && done.size > 0) rc = seal(cap, s, &done, res, err);
     if (rc != RC_OK || !cap->restart_ok || cap->opts.truncate_pages == 0) return rc;
     return x->frame_max >= cap->opts.truncate_pages ? source_truncate_wal(cap->src, err) : RC_OK;
 }
 
-/* Mostly there is a gap between readers by itself. Where there is none, a wait pays at once; but a
- * reader that stays for seconds shall not make writers wait again and again: only when the WAL has
- * doubled. */
+/* A reader that stays for seconds shall not make writers wait again and again: only when the WAL is
+ * half as long again. */
+static void await_readers(struct capture *cap, uint32_t frames)
+{
+    bool committed = false;
+    bool gone = cap->restart_ok &&
+                source_await_readers(cap->src, cap->opts.readers_wait_ms, &committed);
+    cap->wait_frames = gone || committed ? 0 : frames + frames / 2;
+}
+
+/* Mostly there is a gap between readers by itself. Where there is none, a wait pays at once. */
 static bool may_wait(const struct capture *cap, uint32_t frames)
 {
     return cap->opts.readers_wait_ms > 0 && frames >= cap->wait_frames &&
@@ -593,8 +604,6 @@ static enum rc checkpoint_locked(struct capture *cap, struct batch_scratch *s,
     if (x.frame_max > cap->pos.wal_frame) TRY(write_wal(cap, s, &x, 0, ret_done, err));
     /* From here the frames may leave the WAL; the batch that has them is not sealed yet. */
     struct db_pos end = ret_done->size > 0 ? ret_done->after : cap->pos;
-    if (may_wait(cap, x.frame_max))
-        TRY(source_await_old(cap->src, cap->opts.readers_wait_ms, err));
     enum rc rc = source_checkpoint(cap->src, err);
     if (rc == RC_OK) rc = source_index(cap->src, &x, err);
     if (rc != RC_OK) return rc;

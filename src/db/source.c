@@ -33,6 +33,7 @@ struct source {
 struct patience {
     struct source *src;
     int64_t end_us;
+    bool committed;
 };
 
 static enum rc open_conn(struct source *src, sqlite3 **ret_conn, struct err *err);
@@ -188,15 +189,27 @@ enum rc source_truncate_wal(struct source *src, struct err *err)
     return sql_err(err, src->worker, code, "truncate the WAL");
 }
 
-/* The lock stands in for the hold, which is one of the old readers itself. */
+/*
+ * There are four read marks only; when all are taken, who comes joins an old one, also the worker
+ * with its lock, which then stands in its own way. So the hold moves to the newest commit first, and
+ * the worker after it, which means to let the lock go for a moment.
+ */
 enum rc source_await_old(struct source *src, int wait_ms, struct err *err)
 {
-    int64_t end_us = os_mono_us() + wait_ms * 1000;
+    int64_t now_us = os_mono_us(), end_us = now_us + wait_ms * 1000, again_us = now_us;
     ASSERT(src->held && src->locked);
-    source_unhold(src);
-    while (any_old_reader(src) && os_mono_us() < end_us)
-        os_sleep_us(50);
-    return source_hold(src, err);
+    for (;; now_us = os_mono_us()) {
+        source_unhold(src); /* the lock stands in for it */
+        TRY(source_hold(src, err));
+        if (!any_old_reader(src) || now_us >= end_us) return RC_OK;
+        if (now_us >= again_us) {
+            source_unlock(src);
+            TRY(source_lock(src, err));
+            again_us = now_us + 2000;
+        } else {
+            os_sleep_us(50);
+        }
+    }
 }
 
 /* A read mark stays when its readers are gone; whether somebody has it locked tells. */
@@ -216,7 +229,7 @@ static bool any_old_reader(struct source *src)
     return false;
 }
 
-bool source_await_readers(struct source *src, int wait_ms)
+bool source_await_readers(struct source *src, int wait_ms, bool *ret_committed)
 {
     ASSERT(src->held && !src->locked);
     struct patience p = {.src = src, .end_us = os_mono_us() + wait_ms * 1000};
@@ -224,6 +237,7 @@ bool source_await_readers(struct source *src, int wait_ms)
     int code =
         sqlite3_wal_checkpoint_v2(src->worker, "main", SQLITE_CHECKPOINT_RESTART, NULL, NULL);
     sqlite3_busy_handler(src->worker, wait_a_little, src);
+    *ret_committed = p.committed;
     return code == SQLITE_OK;
 }
 
@@ -234,8 +248,9 @@ static int wait_for_readers(void *ctx, int tries)
     struct wal_index x;
     struct err ignored;
     (void)tries;
-    if (os_mono_us() >= p->end_us) return 0;
-    if (source_index(p->src, &x, &ignored) != RC_OK || x.backfill != x.frame_max) return 0;
+    if (os_mono_us() >= p->end_us || source_index(p->src, &x, &ignored) != RC_OK) return 0;
+    p->committed = x.backfill != x.frame_max;
+    if (p->committed) return 0;
     os_sleep_us(20);
     return 1;
 }

@@ -72,11 +72,13 @@ MUST_CHECK enum rc source_truncate_wal(struct source *src, struct err *err);
  *   source_await_old      under the write lock, before source_checkpoint: those at older commits
  *   source_await_readers  after it, when it copied everything and the lock is gone, with the hold
  *                         at mark 0: all others, so that the next writer begins the WAL anew
- * source_await_old is only a try; source_await_readers: false if some stayed, or somebody has
- * committed. Fails: as source_hold; then there is no hold.
+ * source_await_old is only a try; it may let the lock go for a moment, in which somebody commits,
+ * and the hold moves to the newest commit, captured or not. Fails: as source_lock and source_hold;
+ * then there is no lock, or no hold.
+ * source_await_readers: false if some stayed, or somebody has committed before it had the lock.
  */
 MUST_CHECK enum rc source_await_old(struct source *src, int wait_ms, struct err *err);
-bool source_await_readers(struct source *src, int wait_ms);
+bool source_await_readers(struct source *src, int wait_ms, bool *ret_committed);
 
 /* One consistent reading of the wal-index; recovers it through SQLite when it is not valid.
  * Fails: RC_BUSY, RC_CORRUPT, RC_IO. */

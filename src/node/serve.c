@@ -25,8 +25,10 @@
 #define ROLES_MAX      (1u << 20)
 #define OPEN_MAX       1000
 #define CONN_MAX       10000
-#define OPEN_FDS       12    /* descriptors of an open tenant, a second reader's included */
-#define DRAIN_FDS      6     /* of one whose log is on its way to the store */
+#define OPEN_FDS       12 /* descriptors of an open tenant, a second reader's included */
+#define DRAIN_FDS      6  /* of one whose log is on its way to the store */
+#define FIXED_FDS      128
+#define CONN_MIN       16
 #define DRAINS         64    /* so many of these there may be, or as many as are open */
 #define PROBE_MS       15000 /* for the store's first answer */
 
@@ -96,22 +98,26 @@ enum rc node_serve(const struct serve_opts *opts, struct err *err)
     return stop_rc;
 }
 
-/* A quarter of the descriptors is for connections and what is fixed; the rest for tenants. To do
- * with fewer than wished is better than failures here and there. */
+/* To do with fewer than wished is better than failures here and there. Tenants get three quarters
+ * of the descriptors, as far as they want them, and connections the rest. */
 static void fit_limits(struct serve *s)
 {
     const struct serve_opts *o = s->opts;
-    uint64_t limit = os_raise_fd_limit(), rest = limit - limit / 4;
-    s->open_max = o->open_max > 0 ? o->open_max : OPEN_MAX;
-    s->conn_max = o->conn_max > 0 ? o->conn_max : CONN_MAX;
+    unsigned open_wish = o->open_max > 0 ? o->open_max : OPEN_MAX;
+    unsigned conn_wish = o->conn_max > 0 ? o->conn_max : CONN_MAX;
+    uint64_t limit = os_raise_fd_limit(), drains = (uint64_t)DRAINS * DRAIN_FDS;
+    s->open_max = open_wish;
+    s->conn_max = conn_wish;
     if (limit == 0) return;
-    uint64_t open = rest / (OPEN_FDS + DRAIN_FDS), drains = (uint64_t)DRAINS * DRAIN_FDS;
-    if (open < DRAINS) open = rest > drains ? (rest - drains) / OPEN_FDS : 0;
-    if (open == 0) open = 1;
-    uint64_t conns = limit / 8;
-    if (open >= s->open_max && conns >= s->conn_max) return;
-    if (open < s->open_max) s->open_max = (unsigned)open;
-    if (conns < s->conn_max) s->conn_max = (unsigned)conns;
+    uint64_t rest = limit - limit / 4, open = rest / (OPEN_FDS + DRAIN_FDS);
+    if (open < DRAINS) open = rest > drains + OPEN_FDS ? (rest - drains) / OPEN_FDS : 1;
+    if (open > open_wish) open = open_wish;
+    uint64_t used = open * OPEN_FDS + (open > DRAINS ? open : DRAINS) * DRAIN_FDS + FIXED_FDS;
+    uint64_t conns = limit > used + CONN_MIN ? limit - used : CONN_MIN;
+    if (conns > conn_wish) conns = conn_wish;
+    s->open_max = (unsigned)open;
+    s->conn_max = (unsigned)conns;
+    if (open == open_wish && conns == conn_wish) return;
     char nofile[24], open_text[16], conn_text[16];
     snprintf(nofile, sizeof nofile, "%llu", (unsigned long long)limit);
     snprintf(open_text, sizeof open_text, "%u", s->open_max);

@@ -39,7 +39,7 @@
 #define PICK_MAX        64 /* slots that the housekeeper takes in one round */
 #define FOLDERS         4
 #define FLUSH_LOOK_MS   2
-#define READERS_WAIT_MS 10 /* see capture.h; a WAL that stays short is worth that */
+#define READERS_WAIT_MS 25 /* see capture.h; a WAL that stays short is worth that */
 #define DRAINS_MAX      64 /* tenants that are closed and not whole in the store, at the least */
 
 struct picked { /* slots that something is to be done with */

@@ -41,7 +41,10 @@ enum rc admin_import(struct admin *a, struct buf *out, struct err *err)
         TRY(os_write_file(path, body, size, 0600, err));
         spilled = path;
     }
-    TRY(is_dump(spilled, &dump, err));
+    if (is_dump(spilled, &dump, err) != RC_OK) {
+        (void)!os_unlink(spilled, &ignored);
+        return err->rc;
+    }
     return o->ops->import(o->tenants, a->name, NULL, spilled, dump, err);
 }
 

@@ -49,7 +49,7 @@ enum rc admin_json_read(const void *data, size_t size, json_t **ret, struct err 
 enum rc admin_json_put(json_t *o, struct buf *out, struct err *err)
 {
     if (o == NULL) return err_mem(err, "an answer");
-    int failed = json_dump_callback(o, append, out, JSON_COMPACT);
+    int failed = json_dump_callback(o, append, out, JSON_COMPACT | JSON_REAL_PRECISION(15));
     json_decref(o);
     return failed == 0 ? RC_OK : err_mem(err, "an answer");
 }

@@ -220,19 +220,20 @@ static bool nobody_waits(const struct ask *a)
 static enum rc cursor_flush(struct exec *x, struct err *err)
 {
     struct ask *a = x->ctx;
+    enum rc rc = RC_OK;
     if (!a->streaming) {
         CLEANUP(buf_fini) struct buf baton = BUF_INIT;
         CLEANUP(buf_fini) struct buf head = BUF_INIT;
         TRY(batons_promise(a->server->batons, a->tenant->name, &a->promise, &baton, err));
         TRY(cursor_head(a, (const char *)baton.data, &head, err));
-        a->promised = true;
         TRY(http_stream_begin(a->http, 200, a->target.proto ? MESSAGES : LINES, err));
         a->streaming = true;
-        TRY(http_stream_write(a->http, head.data, head.size, false, err));
+        rc = http_stream_write(a->http, head.data, head.size, false, err);
     }
-    TRY(http_stream_write(a->http, a->out.data, a->out.size, false, err));
+    if (rc == RC_OK) rc = http_stream_write(a->http, a->out.data, a->out.size, false, err);
+    if (rc != RC_OK) a->broken = true;
     buf_reset(&a->out);
-    return RC_OK;
+    return rc;
 }
 
 static enum rc cursor_head(struct ask *a, const char *baton, struct buf *out, struct err *err)
@@ -281,7 +282,7 @@ static enum rc cursor_reply(struct ask *a, struct err *err)
 static void cursor_end(struct ask *a)
 {
     struct err err;
-    bool whole = a->x.rc == RC_OK;
+    bool whole = a->x.rc == RC_OK && !a->broken;
     if (whole) whole = http_stream_write(a->http, a->out.data, a->out.size, true, &err) == RC_OK;
     if (whole && batons_keep(a->server->batons, &a->promise, a->session, &err) == RC_OK) {
         a->session = NULL;

@@ -1,10 +1,10 @@
 /*
  * api_pull.c -- POST /pull-updates: pages that have changed since the client's revision, or all of
- * them. See pull.h.
+ * them. See updates.h.
  *
  * Of all transactions since then each page is sent once, as it is now. A client whose revision is
- * not of this log gets the whole database, to put in place of what it has; so does one that is too
- * far behind.
+ * not of this log gets all pages of the database, and so does one that is too far behind: as news,
+ * not as a new base, because clients take that only when they have nothing yet.
  *
  * A whole database is a copy of what is here, which may be newer than the revision it is sent with:
  * it is a state of one moment all the same, and the client is sent those pages once more.
@@ -34,7 +34,7 @@ static enum rc find(struct sync_ask *y, const struct call *call, struct tenant_b
 static enum rc look(struct sync_ask *y, const struct call *call, uint64_t txid,
                     struct tenant_batch *ret, struct err *err);
 static enum rc is_known(struct sync_ask *y, const struct call *call,
-                        const struct pull_revision *have, bool *ret_known, struct err *err);
+                        const struct updates_revision *have, bool *ret_known, struct err *err);
 static enum rc put_head(struct sync_ask *y, const struct tenant_batch *at, uint64_t page_count,
                         bool whole, struct err *err);
 static enum rc send_changes(struct sync_ask *y, const struct call *call, uint64_t since,
@@ -54,7 +54,7 @@ void api_pull(struct ask *a)
     size_t size;
     const void *body = http_body(a->http, &size);
     if (!sync_admit(a, &y)) return;
-    enum rc rc = pull_get(body, size, &y->request, &err);
+    enum rc rc = updates_get(body, size, &y->request, &err);
     if (rc == RC_OK && y->request.encoding != ENCODING_RAW)
         rc = err_set(&err, RC_INVALID, "pages are sent raw, no other encoding is known here");
     if (rc != RC_OK) {
@@ -81,12 +81,12 @@ static void begin(struct crew_job *job)
 static void answer(struct sync_ask *y)
 {
     struct tenant_batch at = {0};
-    struct pull_revision have = {0};
+    struct updates_revision have = {0};
     struct err err;
     bool known = false;
     struct call call = sync_call(y);
     enum rc rc = find(y, &call, &at, &err);
-    if (rc == RC_OK && at.tag != 0 && pull_revision_get(y->request.client_revision, &have) &&
+    if (rc == RC_OK && at.tag != 0 && updates_revision_get(y->request.client_revision, &have) &&
         have.txid <= at.txid)
         rc = is_known(y, &call, &have, &known, &err);
     if (rc == RC_OK && known && have.txid == at.txid && sync_park(y)) return;
@@ -102,10 +102,10 @@ static void answer(struct sync_ask *y)
 static enum rc find(struct sync_ask *y, const struct call *call, struct tenant_batch *ret,
                     struct err *err)
 {
-    struct pull_revision want;
+    struct updates_revision want;
     TRY(look(y, call, y->wait.txid, ret, err));
     if (y->request.server_revision.size == 0) return RC_OK;
-    if (!pull_revision_get(y->request.server_revision, &want) || want.txid == 0 ||
+    if (!updates_revision_get(y->request.server_revision, &want) || want.txid == 0 ||
         want.txid > ret->txid)
         return err_set(err, RC_CONFLICT, "server_revision is not one of this database");
     if (want.txid == ret->txid) return RC_OK;
@@ -126,7 +126,7 @@ static enum rc look(struct sync_ask *y, const struct call *call, uint64_t txid,
 
 /* Can the client go on from there? What the log gives up, it does from its beginning. */
 static enum rc is_known(struct sync_ask *y, const struct call *call,
-                        const struct pull_revision *have, bool *ret_known, struct err *err)
+                        const struct updates_revision *have, bool *ret_known, struct err *err)
 {
     struct tenant_batch b;
     TRY(look(y, call, have->txid, &b, err));
@@ -140,14 +140,14 @@ static enum rc is_known(struct sync_ask *y, const struct call *call,
 static enum rc put_head(struct sync_ask *y, const struct tenant_batch *at, uint64_t page_count,
                         bool whole, struct err *err)
 {
-    char revision[PULL_REVISION_MAX];
+    char revision[UPDATES_REVISION_MAX];
     if (at->page_size != SYNC_PAGE_SIZE)
         return err_set(err, RC_INVALID,
                        "replicas need pages of %d bytes, those of namespace `%s` have %u",
                        SYNC_PAGE_SIZE, y->ask->tenant->name, at->page_size);
-    const struct pull_revision r = {.txid = at->txid, .tag = at->tag};
-    pull_revision_put(&r, revision);
-    return pull_put_header(revision, page_count, whole, &y->ask->out, err);
+    const struct updates_revision r = {.txid = at->txid, .tag = at->tag};
+    updates_revision_put(&r, revision);
+    return updates_put_header(revision, page_count, whole, &y->ask->out, err);
 }
 
 /* From the newest back, so that the first version of a page is the one that counts. */
@@ -175,7 +175,7 @@ static enum rc send_changed(void *ctx, const struct tenant_batch *b, uint32_t pg
     uint64_t id = pgno - 1;
     if (id >= p->page_count || (p->bits[id / 8] >> (id % 8) & 1) != 0) return RC_OK;
     p->bits[id / 8] |= (uint8_t)(1u << (id % 8));
-    TRY(pull_put_page(id, page, b->page_size, &p->y->ask->out, err));
+    TRY(updates_put_page(id, page, b->page_size, &p->y->ask->out, err));
     return sync_send(p->y, PROTOBUF, err);
 }
 
@@ -203,7 +203,7 @@ static enum rc send_file(struct sync_ask *y, const struct tenant_batch *at, cons
     TRY(os_open(path, O_RDONLY, 0, &fd, err));
     TRY(os_fstat(fd, &st, err));
     uint64_t page_count = (uint64_t)st.st_size / SYNC_PAGE_SIZE;
-    TRY(put_head(y, at, page_count, true, err));
+    TRY(put_head(y, at, page_count, y->request.client_revision.size == 0, err));
     TRY(bits_new(y, page_count, &bits, err));
     os_advise_stream(fd);
     for (uint64_t id = 0; id < page_count;) {
@@ -212,7 +212,8 @@ static enum rc send_file(struct sync_ask *y, const struct tenant_batch *at, cons
         if (got < SYNC_PAGE_SIZE) return err_set(err, RC_IO, "'%s' was cut", path);
         for (size_t i = 0; i < got / SYNC_PAGE_SIZE; i++, id++) {
             if (bits != NULL && (bits[id / 8] >> (id % 8) & 1) == 0) continue;
-            TRY(pull_put_page(id, chunk + i * SYNC_PAGE_SIZE, SYNC_PAGE_SIZE, &y->ask->out, err));
+            TRY(updates_put_page(id, chunk + i * SYNC_PAGE_SIZE, SYNC_PAGE_SIZE, &y->ask->out,
+                                 err));
             TRY(sync_send(y, PROTOBUF, err));
         }
     }
@@ -225,5 +226,5 @@ static enum rc bits_new(struct sync_ask *y, uint64_t page_count, uint8_t **ret, 
     uint8_t *bits = mem_calloc(1, page_count / 8 + 1);
     if (bits == NULL) return err_mem(err, "the pages of a replica");
     *ret = bits;
-    return pull_select(y->request.selector, page_count, bits, err);
+    return updates_select(y->request.selector, page_count, bits, err);
 }

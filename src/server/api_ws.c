@@ -47,6 +47,7 @@ static void open_tenant(struct crew_job *job);
 static void greet(struct msg *m);
 static void refuse(struct msg *m, const struct sql_error *e);
 static void take_held(struct client *c);
+static void drop_held(struct client *c);
 
 void api_websocket(struct ask *a)
 {
@@ -175,7 +176,12 @@ static void upgraded(void *ctx, struct http_upgraded *u, int fd, const void *ext
     struct client *c = a->client;
     struct err err;
     /* on_message may come before ws_add has returned: it counts the connection for us. */
-    if (ws_add(c->server->hub, fd, extra, extra_size, &events, c, release, u, NULL, &err) == RC_OK)
+    struct server *s = c->server;
+    thr_lock(&s->clients_lock);
+    bool added = s->hub != NULL &&
+                 ws_add(s->hub, fd, extra, extra_size, &events, c, release, u, NULL, &err) == RC_OK;
+    thr_unlock(&s->clients_lock);
+    if (added)
         a->client = NULL;
     else
         http_upgrade_close(u);
@@ -232,6 +238,7 @@ static void on_closed(void *ctx, struct ws_conn *conn)
     struct client *c = ctx;
     (void)conn;
     atomic_store(&c->gone, true);
+    wire_gone(c);
     client_unref(c);
 }
 
@@ -244,11 +251,13 @@ static enum rc msg_new(struct client *c, const void *data, size_t size, struct m
     m->size = size;
     m->since_us = os_mono_us();
     m->client = client_ref(c);
-    thr_lock(&c->lock);
-    bool pause = ++c->pending > WIRE_PENDING_MAX && !c->paused;
-    if (pause) c->paused = true;
+    atomic_fetch_add(&c->server->ws_busy, 1);
+    thr_lock(&c->lock); /* also for ws_pause: whoever resumes must come after it */
+    if (++c->pending > wire_pending_max(c) && !c->paused) {
+        c->paused = true;
+        ws_pause(c->conn);
+    }
     thr_unlock(&c->lock);
-    if (pause) ws_pause(c->conn);
     const struct hrana_decoder *d = c->proto ? &hrana_proto_decoder : &hrana_json_decoder;
     enum rc rc = arena_new(c->server->opts.body_max, &m->arena, err);
     if (rc == RC_OK) rc = d->ws(m->arena, c->version, m->data, size, &m->m, err);
@@ -297,6 +306,7 @@ static void open_tenant(struct crew_job *job)
     enum rc rc = RC_OK;
     if (!auth_open(c->server->auth) && m->m.jwt == NULL)
         rc = auth_token(c->server->auth, NULL, NULL, &c->grant, &e, &err);
+    if (rc != RC_OK && rc != RC_DENIED) sql_error_own(&e, "INTERNAL", "%s", err.text);
     if (rc != RC_OK) {
         refuse(m, &e);
         return;
@@ -334,6 +344,7 @@ static void greet(struct msg *m)
     if (hrana_put_hello(m->enc, NULL, &err) != RC_OK) {
         grant_unref(grant);
         wire_violation(c, 1011, "out of memory");
+        drop_held(c);
         wire_msg_free(m);
         return;
     }
@@ -352,21 +363,11 @@ static void refuse(struct msg *m, const struct sql_error *e)
 {
     struct client *c = client_ref(m->client);
     struct err ignored;
-    struct msg *held;
-    thr_lock(&c->lock);
-    c->hello = WIRE_REFUSED;
-    held = c->held;
-    c->held = NULL;
-    c->held_tail = &c->held;
-    thr_unlock(&c->lock);
     if (hrana_put_hello(m->enc, e, &ignored) == RC_OK)
         wire_send(m);
     else
         wire_msg_free(m);
-    for (struct msg *next; held != NULL; held = next) {
-        next = held->next;
-        wire_msg_free(held);
-    }
+    drop_held(c);
     ws_close(c->conn, 1008, "hello was refused");
     client_unref(c);
 }
@@ -387,5 +388,20 @@ static void take_held(struct client *c)
         thr_unlock(&c->lock);
         if (m == NULL) return;
         wire_take(c, m);
+    }
+}
+
+/* Hello went wrong: nobody will answer what came behind it. */
+static void drop_held(struct client *c)
+{
+    thr_lock(&c->lock);
+    c->hello = WIRE_REFUSED;
+    struct msg *held = c->held;
+    c->held = NULL;
+    c->held_tail = &c->held;
+    thr_unlock(&c->lock);
+    for (struct msg *next; held != NULL; held = next) {
+        next = held->next;
+        wire_msg_free(held);
     }
 }

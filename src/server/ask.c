@@ -177,8 +177,12 @@ static bool may_enter(struct ask *a)
     struct err err;
     struct sql_error e;
     if (auth_open(a->server->auth) || http_header(a->http, "authorization") != NULL) return true;
-    if (auth_header(a->server->auth, NULL, NULL, &a->grant, &e, &err) == RC_OK) return true;
-    ask_fail(a, 401, &e);
+    enum rc rc = auth_header(a->server->auth, NULL, NULL, &a->grant, &e, &err);
+    if (rc == RC_OK) return true;
+    if (rc == RC_DENIED)
+        ask_fail(a, 401, &e);
+    else
+        ask_fail_rc(a, rc, &err);
     return false;
 }
 

@@ -150,8 +150,10 @@ enum rc batons_take(struct batons *b, const char *tenant, const char *baton, str
     *ret_s = NULL;
     sql_error_own(sql_err, "", "%s", "");
     TRY(unseal(b, tenant, baton, &bytes, sql_err, err));
-    if (bytes.data[0] == 'c') return take_clean(&bytes, ret_stored, ret_last, err);
-    return take_live(b, &bytes, ret_s, sql_err, err);
+    if (bytes.data[0] != 'c') return take_live(b, &bytes, ret_s, sql_err, err);
+    enum rc rc = take_clean(&bytes, ret_stored, ret_last, err);
+    if (rc != RC_OK) stored_fini(ret_stored);
+    return rc;
 }
 
 void batons_tick(struct batons *b)

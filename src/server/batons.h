@@ -55,7 +55,7 @@ MUST_CHECK enum rc batons_take(struct batons *b, const char *tenant, const char 
                                struct err *err);
 /* End those whose time is over. Call now and then. */
 void batons_tick(struct batons *b);
-/* All of a tenant's, because it goes. */
+/* All of a tenant's, because it goes; NULL: of all tenants. */
 void batons_drop_tenant(struct batons *b, const char *tenant);
 size_t batons_live(struct batons *b);
 int64_t batons_ttl_ms(const struct batons *b, const struct session *s); /* 0: for ever */

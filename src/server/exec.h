@@ -84,6 +84,7 @@ struct exec {
     int64_t unit_until_ms; /* so long a batch may hold the write lock as one unit */
     bool here; /* on a thread that must not wait */
     bool in_batch, tried_unit, refused, own, tx, denied, committed, flushed;
+    bool partial; /* a failed write has kept some rows */
 };
 void exec_begin(struct exec *x);
 #endif

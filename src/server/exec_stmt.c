@@ -59,7 +59,8 @@ enum next exec_script(struct exec *x, const struct hrana_sql *sql)
     int64_t since = os_mono_us();
     rc = sql_stream_script(s, &call, &limits, x->sql, x->sql_size, &sql_err, &err);
     if (rc == RC_AGAIN) return ask_turn(x);
-    if (s->commit != before) exec_committed(x);
+    /* With the turn still there, it may have committed and begun again. */
+    if (s->commit != before || s->granted) exec_committed(x);
     x->result = (struct sql_done){0};
     exec_note(x, since, rc == RC_OK ? NULL : &sql_err);
     struct err put_err;
@@ -78,6 +79,7 @@ enum next exec_describe(struct exec *x, const struct hrana_sql *sql)
     if (rc == RC_OK) rc = exec_open(x, HRANA_DESCRIBE, &err);
     if (rc != RC_OK) return exec_fail(x, rc, &err);
     if (blocked(x, SQL_WAY_READ, &sql_err)) return exec_close_bad(x, &sql_err);
+    sql_error_own(&sql_err, "SQLITE_NOMEM", "SQLite error: out of memory"); /* put_description */
     rc = sql_stream_describe(&x->ses->stream, x->sql, x->sql_size, put_description, x, &sql_err,
                              &err);
     return rc == RC_OK ? exec_close_ok(x) : exec_close_bad(x, &sql_err);
@@ -250,7 +252,11 @@ static enum rc run_write(struct sql_write *w, struct sql_conn *c, struct err *er
     enum rc rc = sql_conn_run(c, &call, &limits, &stmt, &sink, &x->result, &w->sql_err, err);
     x->here = here;
     exec_note(x, since, rc == RC_OK ? NULL : &w->sql_err);
-    return rc;
+    /* After INSERT OR FAIL and RAISE(FAIL) the rows before the failure stay. */
+    struct sql_last now;
+    sql_conn_last(c, &now);
+    x->partial = rc == RC_INVALID && now.total != x->ses->stream.last.total;
+    return x->partial ? RC_OK : rc;
 }
 
 static void restart_write(struct sql_write *w)
@@ -270,7 +276,8 @@ static void end_write(struct sql_write *w)
         exec_to_work(x);
         return;
     }
-    if (w->rc == RC_OK) {
+    if (w->rc == RC_OK && x->partial) exec_committed(x);
+    if (w->rc == RC_OK && !x->partial) {
         sql_last_note(&x->ses->stream.last, &x->result);
         enum rc rc = hrana_put_done(x->enc, &x->result, exec_committed(x), &err);
         next = rc == RC_OK ? exec_close_ok(x) : exec_fail(x, rc, &err);

@@ -8,16 +8,17 @@
  * if it had never been, and the batch runs again step by step on a connection of its own.
  */
 #include <string.h>
-#include <strings.h>
 #include "base/os.h"
 #include "server/exec_intern.h"
+#include "sql/token.h"
 
-#define UNIT_STEPS_MAX 2048 /* longer ones take a turn of their own, which has a limit */
+#define UNIT_STEPS_MAX     2048 /* longer ones take a turn of their own, which has a limit */
+#define ACTION_TRANSACTION 22   /* SQLITE_TRANSACTION, for a sql_policy_fn */
 
 static bool fits(struct exec *x, const struct hrana_batch *b);
-static bool fits_kind(enum sql_kind kind, size_t step, bool *begun, bool *writes, const char *sql,
-                      size_t size);
-static bool says_readonly(const char *sql, size_t size);
+static bool fits_step(struct exec *x, const struct hrana_stmt *st, size_t step, bool *begun,
+                      bool *writes);
+static bool is_plain(const struct exec *x, const struct hrana_stmt *st, enum sql_kind kind);
 static enum rc run_unit(struct sql_write *w, struct sql_conn *c, struct err *err);
 static void restart_unit(struct sql_write *w);
 static void end_unit(struct sql_write *w);
@@ -66,15 +67,15 @@ static bool fits(struct exec *x, const struct hrana_batch *b)
     if (b->count == 0 || b->count > UNIT_STEPS_MAX) return false;
     for (size_t i = 0; i < b->count; i++) {
         if (exec_resolve(x, &b->steps[i].stmt.sql, &ignored) != RC_OK) return false;
-        enum sql_kind kind = sql_kind_of(x->sql, x->sql_size);
-        if (!fits_kind(kind, i, &begun, &writes, x->sql, x->sql_size)) return false;
+        if (!fits_step(x, &b->steps[i].stmt, i, &begun, &writes)) return false;
     }
     return writes;
 }
 
-static bool fits_kind(enum sql_kind kind, size_t step, bool *begun, bool *writes, const char *sql,
-                      size_t size)
+static bool fits_step(struct exec *x, const struct hrana_stmt *st, size_t step, bool *begun,
+                      bool *writes)
 {
+    enum sql_kind kind = sql_kind_of(x->sql, x->sql_size);
     switch (kind) {
     case SQL_KIND_READ:
         return true;
@@ -82,22 +83,34 @@ static bool fits_kind(enum sql_kind kind, size_t step, bool *begun, bool *writes
         *writes = true;
         return true;
     case SQL_KIND_BEGIN:
-        if (step > 0 || says_readonly(sql, size)) return false;
-        *begun = true;
-        return true;
-    case SQL_KIND_END:
+        *begun = step == 0 && is_plain(x, st, kind);
         return *begun;
+    case SQL_KIND_END:
+        return *begun && is_plain(x, st, kind);
     default:
         return false;
     }
 }
 
-static bool says_readonly(const char *sql, size_t size)
+/* BEGIN, COMMIT or ROLLBACK as SQLite would take it, and as the client's roles allow it: it never
+ * gets there. */
+static bool is_plain(const struct exec *x, const struct hrana_stmt *st, enum sql_kind kind)
 {
-    static const char word[] = "READONLY";
-    for (size_t i = 0; i + sizeof word - 1 <= size; i++)
-        if (strncasecmp(sql + i, word, sizeof word - 1) == 0) return true;
-    return false;
+    const struct sql_stream *s = &x->ses->stream;
+    const char *at = x->sql, *end = x->sql + x->sql_size, *name = "BEGIN";
+    struct sql_token t = sql_token_next(&at, end);
+    if (kind == SQL_KIND_END) name = sql_token_is(&t, "ROLLBACK") ? "ROLLBACK" : "COMMIT";
+    if (st->arg_count > 0) return false;
+    if (s->policy != NULL && !s->policy(s->policy_ctx, ACTION_TRANSACTION, name, NULL, NULL))
+        return false;
+    t = sql_token_next(&at, end);
+    if (kind == SQL_KIND_BEGIN && (sql_token_is(&t, "DEFERRED") || sql_token_is(&t, "IMMEDIATE") ||
+                                   sql_token_is(&t, "EXCLUSIVE") || sql_token_is(&t, "CONCURRENT")))
+        t = sql_token_next(&at, end);
+    if (sql_token_is(&t, "TRANSACTION")) t = sql_token_next(&at, end);
+    while (t.type == SQL_TOKEN_OTHER && t.text[0] == ';')
+        t = sql_token_next(&at, end);
+    return t.type == SQL_TOKEN_END;
 }
 
 static enum rc run_unit(struct sql_write *w, struct sql_conn *c, struct err *err)
@@ -190,7 +203,7 @@ static enum rc run_step(struct exec *x, struct sql_conn *c, const struct hrana_s
 
 static enum rc run_begin(struct exec *x, struct sql_conn *c, struct err *err)
 {
-    ASSERT(!x->tx); /* see fits_kind */
+    ASSERT(!x->tx); /* see fits_step */
     TRY(sql_conn_savepoint(c, err));
     x->tx = true;
     return RC_OK;
@@ -199,12 +212,10 @@ static enum rc run_begin(struct exec *x, struct sql_conn *c, struct err *err)
 static enum rc run_end(struct exec *x, struct sql_conn *c, struct sql_error *sql_err,
                        struct err *err)
 {
-    size_t word = 0;
-    while (word < x->sql_size && strchr(" \t\r\n", x->sql[word]) != NULL)
-        word++;
-    bool comment = word < x->sql_size && (x->sql[word] == '-' || x->sql[word] == '/');
-    bool undo = (x->sql[word] | 0x20) == 'r';
-    if (comment || !x->tx) return refuse(x, err); /* SQLite shall say it in its words */
+    const char *at = x->sql;
+    struct sql_token t = sql_token_next(&at, x->sql + x->sql_size);
+    bool undo = sql_token_is(&t, "ROLLBACK");
+    if (!x->tx) return refuse(x, err); /* SQLite shall say it in its words */
     if (!undo && sql_conn_violates(c)) {
         sql_error_foreign_key(sql_err);
         return err_set(err, RC_INVALID, "FOREIGN KEY constraint failed");
@@ -229,12 +240,15 @@ static enum rc run_statement(struct exec *x, struct sql_conn *c, const struct hr
     enum rc rc = sql_conn_run(c, &call, &limits, &stmt, &sink, &x->result, sql_err, err);
     x->here = here;
     if (!fence || sql_conn_autocommit(c)) return rc;
-    if (rc == RC_OK && sql_conn_violates(c)) {
+    /* What SQLite has left of a statement that it refused stays: the rows before an OR FAIL. */
+    bool keep = rc == RC_OK || rc == RC_INVALID;
+    if (keep && sql_conn_violates(c)) {
         sql_error_foreign_key(sql_err);
         rc = err_set(err, RC_INVALID, "FOREIGN KEY constraint failed");
+        keep = false;
     }
     struct err end_err;
-    if (sql_conn_release(c, rc == RC_OK, &end_err) != RC_OK) x->refused = true;
+    if (sql_conn_release(c, keep, &end_err) != RC_OK) x->refused = true;
     return rc;
 }
 

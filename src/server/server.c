@@ -67,9 +67,14 @@ void server_stop(struct server *s, int64_t wait_ms)
     sync_desk_close(s->sync);
     wait_idle(s, wait_ms);
     /* Now they are told to end: what they wait for comes no more. */
-    if (s->hub != NULL) ws_hub_free(s->hub, CLOSING_MS);
+    http_server_stop(s->admin); /* it looks at the hub */
+    thr_lock(&s->clients_lock); /* connections that are left may still ask for an upgrade */
+    struct ws_hub *hub = s->hub;
+    s->hub = NULL;
+    thr_unlock(&s->clients_lock);
+    ws_hub_free(hub, CLOSING_MS);
+    if (s->batons != NULL) batons_drop_tenant(s->batons, NULL);
     http_server_stop(s->http);
-    http_server_stop(s->admin);
     while (atomic_load(&s->ws_open) > 0)
         os_sleep_ms(5);
     atomic_store(&s->stop, true);
@@ -220,7 +225,7 @@ static void wait_idle(struct server *s, int64_t wait_ms)
     while (os_mono_ms() < end_ms) {
         size_t active = s->http != NULL ? http_server_active(s->http) : 0;
         if (s->admin != NULL) active += http_server_active(s->admin);
-        if (active == 0) return;
+        if (active == 0 && atomic_load(&s->ws_busy) == 0) return;
         os_sleep_ms(5);
     }
 }

@@ -63,7 +63,8 @@ struct server {
     int64_t started_ms;
     _Atomic uint64_t asks, ws_open;
     pthread_mutex_t clients_lock;
-    struct client *clients; /* [clients_lock] connections over WebSocket */
+    struct client *clients;   /* [clients_lock] connections over WebSocket */
+    _Atomic uint64_t ws_busy; /* messages that are not answered */
 };
 
 /* One request over HTTP, from its arrival to its answer. */
@@ -80,8 +81,8 @@ struct ask {
     struct exec x;
     struct hrana_request request; /* cursor, v1 */
     struct baton_id promise;
-    struct client *client; /* WebSocket: until its upgrade has come */
-    bool promised, streaming;
+    struct client *client;  /* WebSocket: until its upgrade has come */
+    bool streaming, broken; /* broken: something is missing from what was streamed */
     int64_t since_us;
     struct sync_ask *sync; /* replicas */
     struct crew_job job;

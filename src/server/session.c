@@ -73,8 +73,11 @@ void session_grant(struct session *s, struct grant *grant)
 {
     struct grant *old = s->grant;
     s->grant = grant_ref(grant);
-    grant_unref(old);
     grant_policy(grant, &s->stream.policy, &s->stream.policy_ctx);
+    /* Before the old one goes: the next might have its address. */
+    if (s->stream.conn != NULL)
+        sql_conn_policy(s->stream.conn, s->stream.policy, s->stream.policy_ctx);
+    grant_unref(old);
     s->stream.all_read = grant_for(grant, s->tenant->name) < GRANT_WRITE;
 }
 

@@ -9,7 +9,7 @@
  */
 #ifndef SERVER_SYNC_DESK_H
 #define SERVER_SYNC_DESK_H
-#include "server/pull.h"
+#include "server/updates.h"
 #include "server/server_intern.h"
 #include "server/sync_log.h"
 
@@ -18,8 +18,8 @@ struct sync_ask { /* of one request, beside its struct ask */
     struct ask *ask;
     struct sync_log *log; /* the tenant's */
     enum sync_what what;
-    struct sync_range range;     /* EXPORT: number; FRAMES */
-    struct pull_request request; /* PULL */
+    struct sync_range range;        /* EXPORT: number; FRAMES */
+    struct updates_request request; /* PULL */
     /* The wait for the store: */
     struct tenant_wait wait;
     void (*answer)(struct sync_ask *y); /* with wait.txid, at least 1 */

@@ -21,8 +21,9 @@ static void answer_error(struct msg *m, const char *code, const char *text);
 static struct wstream *stream_of(struct client *c, const struct msg *m);
 static struct wstream *find_stream(struct client *c, int32_t id);
 static struct cursor *find_cursor(struct client *c, int32_t id);
-static bool resolve_all(struct client *c, struct msg *m);
-static bool resolve(struct client *c, struct msg *m, const struct hrana_sql *sql);
+static enum rc resolve_all(struct client *c, struct msg *m, struct err *err);
+static enum rc resolve(struct client *c, struct msg *m, const struct hrana_sql *sql,
+                       struct hrana_sql *last, struct err *err);
 static bool enqueue(struct client *c, struct msg *m);
 static void run_stream(struct wstream *st, struct msg *m);
 static bool run_one(struct wstream *st, struct msg *m);
@@ -51,12 +52,13 @@ void wire_take(struct client *c, struct msg *m)
     default:
         break;
     }
-    if (!resolve_all(c, m)) {
-        wire_violation(c, 1008, "SQL text does not exist");
+    struct err err;
+    enum rc rc = resolve_all(c, m, &err);
+    if (rc != RC_OK) {
+        wire_violation(c, rc == RC_NOT_FOUND ? 1008 : rc == RC_TOO_BIG ? 1009 : 1011, err.text);
         wire_msg_free(m);
         return;
     }
-    struct err err;
     if (r->type == HRANA_OPEN_CURSOR && add_cursor(c, m, &err) != RC_OK)
         answer_error(m, err.rc == RC_NO_MEM ? "SQLITE_NOMEM" : "CURSOR_LIMIT", err.text);
     else if (enqueue(c, m))
@@ -105,6 +107,12 @@ void wire_answer_error(struct msg *m, const struct sql_error *e)
     wire_msg_free(m);
 }
 
+/* Those of some streams may all wait for another one's, which must come through. */
+size_t wire_pending_max(const struct client *c)
+{
+    return WIRE_PENDING_MAX + WIRE_PENDING_STREAM * c->stream_count;
+}
+
 void wire_msg_free(struct msg *m)
 {
     struct client *c = m->client;
@@ -114,16 +122,34 @@ void wire_msg_free(struct msg *m)
     mem_free(m);
     thr_lock(&c->lock);
     c->pending--;
-    bool resume = c->paused && c->pending <= WIRE_PENDING_MAX / 2;
-    if (resume) c->paused = false;
+    if (c->paused && c->pending <= wire_pending_max(c) / 2) {
+        c->paused = false;
+        ws_resume(c->conn);
+    }
     thr_unlock(&c->lock);
-    if (resume) ws_resume(c->conn);
+    atomic_fetch_sub(&c->server->ws_busy, 1);
     client_unref(c);
 }
 
 void wire_violation(struct client *c, unsigned code, const char *reason)
 {
     ws_close(c->conn, code, reason);
+}
+
+/* Messages may still be on their way, and wait for what an idle stream holds: it lets go now. */
+void wire_gone(struct client *c)
+{
+    for (;;) {
+        thr_lock(&c->lock);
+        struct wstream *st = c->streams;
+        while (st != NULL && (st->running || st->left))
+            st = st->next;
+        if (st != NULL) st->running = st->left = true;
+        thr_unlock(&c->lock);
+        if (st == NULL) return;
+        struct msg *m = next_msg(st);
+        if (m != NULL) run_stream(st, m);
+    }
 }
 
 void wire_fini(struct client *c)
@@ -225,29 +251,35 @@ static struct cursor *find_cursor(struct client *c, int32_t id)
 }
 
 /* A text that is dropped by the next message must still be there for this one: it is copied. */
-static bool resolve_all(struct client *c, struct msg *m)
+static enum rc resolve_all(struct client *c, struct msg *m, struct err *err)
 {
     struct hrana_request *r = &m->m.request;
-    if (r->type == HRANA_EXECUTE) return resolve(c, m, &r->stmt.sql);
-    if (r->type == HRANA_SEQUENCE || r->type == HRANA_DESCRIBE) return resolve(c, m, &r->sql);
-    if (r->type != HRANA_BATCH && r->type != HRANA_OPEN_CURSOR) return true;
+    struct hrana_sql last = {0};
+    if (r->type == HRANA_EXECUTE) return resolve(c, m, &r->stmt.sql, &last, err);
+    if (r->type == HRANA_SEQUENCE || r->type == HRANA_DESCRIBE)
+        return resolve(c, m, &r->sql, &last, err);
+    if (r->type != HRANA_BATCH && r->type != HRANA_OPEN_CURSOR) return RC_OK;
     for (size_t i = 0; i < r->batch.count; i++)
-        if (!resolve(c, m, &r->batch.steps[i].stmt.sql)) return false;
-    return true;
+        TRY(resolve(c, m, &r->batch.steps[i].stmt.sql, &last, err));
+    return RC_OK;
 }
 
-static bool resolve(struct client *c, struct msg *m, const struct hrana_sql *sql)
+/* last: the one that was copied before. Many steps with one and the same text share its copy. */
+static enum rc resolve(struct client *c, struct msg *m, const struct hrana_sql *sql,
+                       struct hrana_sql *last, struct err *err)
 {
-    struct err ignored;
-    void *copy;
-    if (sql->text != NULL) return true;
-    const struct stored_sql *s = stored_find(&c->stored, sql->id);
-    if (s == NULL || arena_take(m->arena, s->size + 1, &copy, &ignored) != RC_OK) return false;
-    memcpy(copy, s->text, s->size);
-    struct hrana_sql *mine = (struct hrana_sql *)(uintptr_t)sql; /* in our own arena */
-    mine->text = copy;
-    mine->size = s->size;
-    return true;
+    if (sql->text != NULL) return RC_OK;
+    if (last->text == NULL || last->id != sql->id) {
+        void *copy;
+        const struct stored_sql *s = stored_find(&c->stored, sql->id);
+        if (s == NULL)
+            return err_set(err, RC_NOT_FOUND, "SQL text %d does not exist", (int)sql->id);
+        TRY(arena_take(m->arena, s->size + 1, &copy, err));
+        memcpy(copy, s->text, s->size);
+        *last = (struct hrana_sql){.text = copy, .size = s->size, .id = sql->id};
+    }
+    *(struct hrana_sql *)(uintptr_t)sql = *last; /* in our own arena */
+    return RC_OK;
 }
 
 /* ---- One after another ---- */
@@ -371,15 +403,22 @@ static struct msg *next_msg(struct wstream *st)
     for (;;) {
         thr_lock(&c->lock);
         struct msg *m = st->head;
+        bool closed = st->closed; /* once it does not run, it is another's */
+        bool leave = m == NULL && !closed && atomic_load(&c->gone) &&
+                     !sql_stream_clean(&st->session.stream);
         if (m != NULL) {
             st->head = m->next;
             if (st->head == NULL) st->tail = &st->head;
-        } else {
+        } else if (!leave) {
             st->running = false;
         }
         thr_unlock(&c->lock);
-        if (m == NULL && st->closed) mem_free(st);
-        if (m == NULL || !st->closed) return m;
+        if (leave) {
+            sql_stream_end(&st->session.stream);
+            continue;
+        }
+        if (m == NULL && closed) mem_free(st);
+        if (m == NULL || !closed) return m;
         answer_error(m, "STREAM_NOT_OPEN", "The stream is not open");
     }
 }
@@ -400,6 +439,7 @@ static void complete(struct msg *m)
     if (x->sql_err.code[0] == '\0')
         sql_error_own(&x->sql_err, rc == RC_INVALID ? "BAD_REQUEST" : "INTERNAL", "%s",
                       x->err.text);
+    buf_reset(&m->out); /* of a result that is good, but not in the store */
     wire_answer_error(m, &x->sql_err);
 }
 

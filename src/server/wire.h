@@ -10,7 +10,9 @@
 
 #define WIRE_STREAMS_MAX 1024
 #define WIRE_CURSORS_MAX 64
-#define WIRE_PENDING_MAX 128 /* messages of a connection that wait: more are not read */
+/* Messages of a connection that wait: more are not read. */
+#define WIRE_PENDING_MAX    128
+#define WIRE_PENDING_STREAM 4 /* and so many more for each open stream */
 
 struct client;
 struct wstream;
@@ -45,6 +47,7 @@ struct wstream {
     int32_t id;
     struct session session;
     bool running;             /* [client lock] a message is at work, or will be */
+    bool left;                /* [client lock] its client has gone, and wire_gone knows */
     bool closed;              /* nobody finds it any more */
     struct msg *head, **tail; /* [client lock] that wait */
 };
@@ -80,5 +83,8 @@ void wire_msg_free(struct msg *m);
 /* Protocol violation, or no memory: close. */
 void wire_violation(struct client *c, unsigned code, const char *reason);
 struct client *client_ref(struct client *c);
+/* The client has gone: end what its streams have open, as soon as they are idle. */
+void wire_gone(struct client *c);
+size_t wire_pending_max(const struct client *c); /* under the lock */
 void wire_fini(struct client *c); /* streams and cursors; nothing runs any more */
 #endif

@@ -519,10 +519,12 @@ enum rc conn_do(struct sql_conn *c, enum conn_own which, struct sql_error *sql_e
     sqlite3_stmt *stmt = c->own[which];
     const struct call *call = c->call;
     bool interruptible = c->interruptible, stepping = c->guard.stepping;
+    sql_policy_fn *policy = c->guard.policy;
     c->call = NULL;
     c->interruptible = false;
     c->busy_since_ms = 0;
-    c->guard.stepping = true; /* none of this is the client's */
+    c->guard.stepping = true; /* none of this is the client's, nor for its roles to judge */
+    c->guard.policy = NULL;
     c->guard.denied = false;
     if (stmt == NULL) {
         code =
@@ -534,6 +536,7 @@ enum rc conn_do(struct sql_conn *c, enum conn_own which, struct sql_error *sql_e
     enum rc rc = ok ? RC_OK : conn_fail(c, code, -1, sql_err, err);
     if (stmt != NULL) sqlite3_reset(stmt);
     c->guard.stepping = stepping;
+    c->guard.policy = policy;
     c->interruptible = interruptible;
     c->call = call;
     after(c, NULL, ok);

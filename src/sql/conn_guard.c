@@ -99,6 +99,7 @@ static const char *const functions[] = {"load_extension", "readfile",       "wri
                                         "edit",           "fts3_tokenizer", NULL};
 /* Raw pages pass by every rule about tables; statements may be somebody else's. */
 static const char *const tables[] = {"sqlite_dbpage", "sqlite_stmt", NULL};
+static const char *const own_databases[] = {"main", "temp", NULL};
 /* Of virtual tables: fts5, rtree, geopoly. */
 static const char *const shadows[] = {"data",  "idx",    "content", "docsize", "config",
                                       "rowid", "parent", "node",    NULL};
@@ -134,6 +135,7 @@ static int judge(struct guard *g, int action, const char *a, const char *b)
     case SQLITE_ATTACH:
         return judge_attach(g, a);
     case SQLITE_DETACH:
+        if (a == NULL || listed(own_databases, a)) return refuse(g, "DETACH", a);
         return judge_session(g, SEEN_SESSION);
     case SQLITE_PRAGMA:
         return judge_pragma(g, a, b);

@@ -500,8 +500,14 @@ static enum rc begin_group(struct sql_writer *w, struct sql_write **members, siz
  */
 static bool run_members(struct sql_writer *w, struct sql_write **members, size_t *count)
 {
+    int64_t end_ms = os_mono_ms() + w->opts.hold_ms;
     for (size_t i = 0; i < *count; i++) {
         struct sql_write *write = members[i];
+        /* A group has no more time than a transaction; the rest makes another one. */
+        if (i > 0 && write->verdict == VERDICT_NONE && os_mono_ms() >= end_ms) {
+            *count = i;
+            return true;
+        }
         if (write->verdict == VERDICT_OUT || write->verdict == VERDICT_ALONE) {
             if (write->verdict == VERDICT_OUT) continue;
             *count = i;

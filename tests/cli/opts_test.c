@@ -17,11 +17,12 @@ static const struct opt options[] = {
      .env = "SLUICE_TEST_S",
      .example = "x",
      .help = "A text."},
-    {.name = "b", .kind = OPT_BOOL, .help = "A switch."},
+    {.name = "b", .alias = "bee", .kind = OPT_BOOL, .help = "A switch."},
     {.name = "long-name", .kind = OPT_BOOL, .help = "Another."},
     {.name = "n", .kind = OPT_UINT, .arg = "NUM", .def = "8", .help = "A number."},
     {.name = "d", .kind = OPT_DURATION, .arg = "DURATION", .help = "A duration."},
     {.name = "t", .kind = OPT_TXID, .arg = "TXID", .help = "A transaction."},
+    {.name = "config", .alias = "c", .kind = OPT_STR, .arg = "P", .line_only = true, .help = "F."},
 };
 static const char *const usage[] = {"[options] A", NULL};
 static const struct opt_example examples[] = {{"Why", "sluice test -b"}, {NULL, NULL}};
@@ -147,6 +148,83 @@ static void test_environment_and_default(void **state)
     assert_int_equal(unsetenv("SLUICE_TEST_S"), 0);
 }
 
+static void test_aliases(void **state)
+{
+    (void)state;
+    struct opts o;
+    static const char *const forms[] = {"-c x", "--c=x", "-config x", "-config y -c x"};
+    for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
+        ok(forms[i], &o);
+        assert_string_equal(opts_str(&o, "config"), "x");
+        assert_true(opts_given(&o, "config"));
+    }
+    ok("-bee", &o);
+    assert_true(opts_bool(&o, "b"));
+}
+
+static void fills(struct opts *o, const char *key, const char *text)
+{
+    struct err err = {0};
+    if (opts_fill(o, key, text, "x.yml:3", &err) != RC_OK) fail_msg("%s", err.text);
+}
+
+static void test_a_file_fills_gaps(void **state)
+{
+    (void)state;
+    struct opts o;
+    ok("-n 5", &o);
+    fills(&o, "n", "6"); /* the line is stronger */
+    assert_int_equal(opts_number(&o, "n"), 5);
+    fills(&o, "s", "file"); /* than the table's default */
+    assert_string_equal(opts_str(&o, "s"), "file");
+    fills(&o, "d", "2s");
+    assert_int_equal(opts_number(&o, "d"), 2000000000);
+    assert_false(opts_given(&o, "s") || opts_given(&o, "d"));
+    assert_int_equal(setenv("SLUICE_TEST_S", "from-env", 1), 0);
+    ok("", &o);
+    fills(&o, "s", "file"); /* weaker than the environment */
+    assert_string_equal(opts_str(&o, "s"), "from-env");
+    assert_int_equal(unsetenv("SLUICE_TEST_S"), 0);
+    static const char *const yes[] = {"true", "yes", "On", "1"};
+    static const char *const no[] = {"false", "No", "off", "0"};
+    for (size_t i = 0; i < 4; i++) {
+        fills(&o, "b", yes[i]);
+        assert_true(opts_bool(&o, "b"));
+        fills(&o, "b", no[i]);
+        assert_false(opts_bool(&o, "b"));
+    }
+}
+
+static void fill_fails(const char *key, const char *text, const char *message)
+{
+    struct err err = {0};
+    struct opts o;
+    ok("-n 5", &o);
+    assert_int_equal(opts_fill(&o, key, text, "x.yml:3", &err), RC_INVALID);
+    assert_string_equal(err.text, message);
+    assert_int_equal(opts_number(&o, "n"), 5);
+}
+
+static void test_a_file_is_checked(void **state)
+{
+    (void)state;
+    fill_fails("n", "x", "x.yml:3: invalid value \"x\" for flag -n: parse error");
+    fill_fails("b", "maybe", "x.yml:3: invalid boolean value \"maybe\" for -b: parse error");
+    fill_fails("long_name", "1", "x.yml:3: unknown key 'long_name'; did you mean 'long-name'?");
+    fill_fails("longname", "1", "x.yml:3: unknown key 'longname'; did you mean 'long-name'?");
+    fill_fails("log-names", "1", "x.yml:3: unknown key 'log-names'; did you mean 'long-name'?");
+    fill_fails("nothing-like-it", "1", "x.yml:3: unknown key 'nothing-like-it'");
+    fill_fails("", "1", "x.yml:3: unknown key ''");
+    fill_fails("config", "1", "x.yml:3: unknown key 'config'"); /* on the line only */
+    fill_fails("bee", "1", "x.yml:3: unknown key 'bee'; did you mean 'b'?");
+    fill_fails("a-key-of-more-than-sixty-four-letters-is-not-compared-with-anything-at-all", "1",
+               "x.yml:3: unknown key "
+               "'a-key-of-more-than-sixty-four-letters-is-not-compared-with-anyth'");
+    assert_non_null(opts_key(&command, "n"));
+    assert_null(opts_key(&command, "config"));
+    assert_null(opts_key(&command, "bee"));
+}
+
 static void test_errors(void **state)
 {
     (void)state;
@@ -213,6 +291,8 @@ static void test_help_shows_the_whole_table(void **state)
     assert_non_null(strstr(help, "Default: fallback"));
     assert_non_null(strstr(help, "Environment: SLUICE_TEST_S"));
     assert_non_null(strstr(help, "Example: -s x"));
+    assert_non_null(strstr(help, "Also: -bee"));
+    assert_non_null(strstr(md, "- Also: `-bee`"));
     assert_non_null(strstr(help, "$ sluice test -b"));
     assert_non_null(strstr(help, "sluice test [options] A"));
     free(help);
@@ -241,8 +321,8 @@ static void test_every_command_is_documented(void **state)
 {
     (void)state;
     static const struct command *const all[] = {
-        &cmd_databases, &cmd_ltx,     &cmd_replicate, &cmd_probe, &cmd_url,     &cmd_restore,
-        &cmd_status,    &cmd_version, &cmd_help,      &cmd_wal,   &cmd_gen_docs};
+        &cmd_databases, &cmd_ltx,    &cmd_replicate, &cmd_probe, &cmd_url, &cmd_restore,
+        &cmd_serve,     &cmd_status, &cmd_version,   &cmd_help,  &cmd_wal, &cmd_gen_docs};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         assert_non_null(all[i]->run);
         assert_true(strlen(all[i]->summary) > 5 && strlen(all[i]->about) > 5);
@@ -295,6 +375,9 @@ int main(void)
         cmocka_unit_test(test_kinds),
         cmocka_unit_test(test_positionals),
         cmocka_unit_test(test_environment_and_default),
+        cmocka_unit_test(test_aliases),
+        cmocka_unit_test(test_a_file_fills_gaps),
+        cmocka_unit_test(test_a_file_is_checked),
         cmocka_unit_test(test_errors),
         cmocka_unit_test(test_help_is_asked_for),
         cmocka_unit_test(test_help_shows_the_whole_table),

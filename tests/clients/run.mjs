@@ -209,6 +209,13 @@ async function sync() {
     );
 }
 
+/* Starts its servers itself: they are stopped and killed on the way. */
+async function replicas() {
+    await copied('replicas', (dir) =>
+        tap('replicas', 'both kinds', path.join(dir, 'replicas.mjs'), { cwd: dir }),
+    );
+}
+
 /* ---- The clients' own tests ---- */
 
 /* Tests that fail and should not count: [server or null for any, suite, names, why]. */
@@ -399,7 +406,7 @@ async function serverless() {
 
 /* ---- */
 
-const parts = { wire, compare, adapters, embedded, sync, 'libsql-client': libsqlClient };
+const parts = { wire, compare, adapters, embedded, sync, replicas, 'libsql-client': libsqlClient };
 Object.assign(parts, { 'hrana-client': hranaClient, serverless });
 
 function printTable() {

@@ -34,14 +34,12 @@ export function checkRegister(ops, initial) {
             open.set(index, op);
             continue;
         }
-        if (op.outcome === 'unknown') {
-            states = forget(states.values(), index);
-        } else {
-            const reached = reach(states, open, index);
-            if (reached === null) return 'too many operations at once to be sure';
-            states = forget(reached, index);
-            if (states.size === 0) return `no order explains ${JSON.stringify(op)}`;
-        }
+        const reached = reach(states, open, index);
+        if (reached === null) return 'too many operations at once to be sure';
+        /* It may have been, or not. */
+        if (op.outcome === 'unknown') reached.push(...states.values());
+        states = forget(reached, index);
+        if (states.size === 0) return `no order explains ${JSON.stringify(op)}`;
         open.delete(index);
     }
     return null;

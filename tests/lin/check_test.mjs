@@ -19,6 +19,11 @@ const registers = [
     [false, 'back', [op('write', 1, 0, 5), op('read', 1, 1, 2), op('read', 0, 3, 4)]],
     [false, 'failed', [op('write', 1, 0, 1, { outcome: 'fail' }), op('read', 1, 2, 3)]],
     [true, 'unknown, was', [op('write', 1, 0, 9, { outcome: 'unknown' }), op('read', 1, 2, 3)]],
+    [
+        true,
+        'unknown, seen after its end',
+        [op('write', 1, 0, 1, { outcome: 'unknown' }), op('read', 1, 2, 3)],
+    ],
     [true, 'unknown, was not', [op('write', 1, 0, 9, { outcome: 'unknown' }), op('read', 0, 2, 3)]],
     [
         false,

@@ -15,8 +15,9 @@ export no_proxy='*'
 started=
 cleanup() {
     for p in $started; do kill -9 "$p" 2>/dev/null; done
-    rm -rf "$dir"
+    rm -rf "$dir" "$ram"
 }
+ram=
 trap cleanup EXIT
 trap 'exit 1' INT TERM
 : >out
@@ -251,10 +252,15 @@ exec 7>&-
 
 # ---- SIGTERM: what runs is answered, the log is whole ----
 count='WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n+1 FROM c WHERE n<%d)'
-begin=$(now)
-ask "$main_addr" "$(printf "$count SELECT max(n) FROM c" 300000)" -H "Authorization: Bearer $two"
-value 300000
-rows=$((300000 * 2000 / ($(since "$begin") + 1)))
+least=100000
+for i in 1 2 3; do
+    begin=$(now)
+    ask "$main_addr" "$(printf "$count SELECT max(n) FROM c" 300000)" -H "Authorization: Bearer $two"
+    value 300000
+    took=$(since "$begin")
+    [ "$took" -lt "$least" ] && least=$took
+done
+rows=$((300000 * 2000 / (least + 1)))
 (
     ask "$main_addr" "$(printf "INSERT INTO t $count SELECT max(n) FROM c" $rows)" \
         -H "Authorization: Bearer $two"
@@ -266,7 +272,7 @@ begin=$(now)
 log=main.log
 stop "$main_pid"
 is 0
-holds test "$(since "$begin")" -ge 500
+holds test "$(since "$begin")" -ge 300
 wait $client
 cp last answer
 gives '"affected_row_count":1'
@@ -366,6 +372,9 @@ stop "$pid"
 is 0
 
 # ---- Many tenants, few descriptors ----
+# (in memory if possible: it is no test of the disk)
+free=$(df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 {print $4}')
+[ "${free:-0}" -gt 1000000 ] && ram=$(mktemp -d /dev/shm/sluice.XXXXXX) && ln -s "$ram" many
 mkdir -p many/tenants
 serve many.log -data many -listen 127.0.0.1:0
 ask "$addr" 'CREATE TABLE t(v)' && made
@@ -387,22 +396,30 @@ ready=$(since "$begin")
 echo "10,000 tenants: ready after $ready ms"
 holds test "$ready" -lt 1000
 shown='serve with 1024 descriptors and 2000 tenants'
-for i in $(seq 2000); do
-    printf 'next\nurl=http://%s/dev/t%d/v2/pipeline\ndata=@touch\noutput=-\n' "$addr" "$i"
-done | sed 1d >urls
-body 'CREATE TABLE IF NOT EXISTS t(v); INSERT INTO t VALUES(1)' |
-    sed 's/{"type":"execute","stmt":{"sql"\(:[^}]*\)}/{"type":"sequence","sql"\1/' >touch
+touch_each() { # FIRST LAST SQL: answers in $dir/answer
+    body "$3" >touch
+    for i in $(seq "$1" "$2"); do
+        printf 'next\nurl=http://%s/dev/t%d/v2/pipeline\ndata=@touch\noutput=-\n' "$addr" "$i"
+    done | sed 1d >urls
+    curl -s -K urls >answer
+}
+answered() { [ "$(grep -o '"type":"execute"' answer | wc -l)" -eq "$1" ]; }
 begin=$(now)
-curl -s -K urls >answer
-echo "2,000 tenants: written to in $(since "$begin") ms, with $(ls /proc/$pid/fd | wc -l) descriptors open"
-holds test "$(grep -o '"type":"sequence"' answer | wc -l)" -eq 2000
+touch_each 1 200 'CREATE TABLE t(v)' && holds answered 200
+touch_each 1 200 'INSERT INTO t VALUES(1)' && holds answered 200
+wrote=$(since "$begin")
+begin=$(now)
+touch_each 1 2000 'SELECT 1' && holds answered 2000
+echo "400 writes to 200 tenants: $wrote ms; a read of each of 2,000: $(since "$begin") ms;" \
+    "$(ls /proc/$pid/fd | wc -l) descriptors open"
 ask "$addr/dev/t1" 'SELECT count(*) FROM t' && value 1
-ask "$addr/dev/t2000" 'SELECT count(*) FROM t' && value 1
 log_has 'the limit on open files is low'
 holds test "$(grep -c 'level=\(WARN\|ERROR\)' many.log)" -eq 1
 stop "$pid"
 is 0
-holds same many/tenants/t1500/data many/backup/t1500
+for i in 1 100 200; do
+    holds same many/tenants/t$i/data many/backup/t$i
+done
 
 # ---- A store that never answers: the second signal ends it ----
 serve hang.log -data hang -listen 127.0.0.1:0 -store "s3://bucket/x?endpoint=http://127.0.0.1:$(cat hang.port)&$s3"

@@ -1,5 +1,5 @@
-/* exec_bed.h -- executions without a server: JSON of a pipeline in, its results as text out. Include
- * after cmocka.h. */
+/* exec_bed.h -- executions without a server: JSON of a pipeline in, its results as text out.
+ * Include after cmocka.h. */
 #ifndef TESTS_SERVER_EXEC_BED_H
 #define TESTS_SERVER_EXEC_BED_H
 #include "server/exec.h"
@@ -121,7 +121,7 @@ static bool xcall_begin(struct xbed *b, struct xcall *c, struct session *s, cons
     return true;
 }
 
-static bool xcall_is_done(struct xcall *c)
+__attribute__((unused)) static bool xcall_is_done(struct xcall *c)
 {
     thr_lock(&c->lock);
     bool done = c->done;
@@ -173,16 +173,15 @@ __attribute__((unused)) static void xbed_expect(struct xbed *b, struct session *
 #define EXPECT(b, s, requests, ...)                                                                \
     xbed_expect(b, s, requests, (const char *const[]){__VA_ARGS__, NULL})
 
-#define SQL(text)    "{\"type\":\"execute\",\"stmt\":{\"sql\":\"" text "\"}}"
-#define SCRIPT(text) "{\"type\":\"sequence\",\"sql\":\"" text "\"}"
-#define STEP(text)   "{\"stmt\":{\"sql\":\"" text "\"}}"
-#define STEP_IF(cond, text)                                                                        \
-    "{\"condition\":" cond ",\"stmt\":{\"sql\":\"" text "\"}}"
-#define OK_IF(n)     "{\"type\":\"ok\",\"step\":" #n "}"
-#define BATCH(steps) "{\"type\":\"batch\",\"batch\":{\"steps\":[" steps "]}}"
-#define BAD          "\"type\":\"error\""
-#define GOOD         "\"type\":\"ok\""
-#define INT(n)       "{\"type\":\"integer\",\"value\":\"" #n "\"}"
+#define SQL(text)           "{\"type\":\"execute\",\"stmt\":{\"sql\":\"" text "\"}}"
+#define SCRIPT(text)        "{\"type\":\"sequence\",\"sql\":\"" text "\"}"
+#define STEP(text)          "{\"stmt\":{\"sql\":\"" text "\"}}"
+#define STEP_IF(cond, text) "{\"condition\":" cond ",\"stmt\":{\"sql\":\"" text "\"}}"
+#define OK_IF(n)            "{\"type\":\"ok\",\"step\":" #n "}"
+#define BATCH(steps)        "{\"type\":\"batch\",\"batch\":{\"steps\":[" steps "]}}"
+#define BAD                 "\"type\":\"error\""
+#define GOOD                "\"type\":\"ok\""
+#define INT(n)              "{\"type\":\"integer\",\"value\":\"" #n "\"}"
 
 /* One integer of the database, by a session of its own. */
 __attribute__((unused)) static int64_t xbed_int(struct xbed *b, const char *sql)
@@ -190,7 +189,7 @@ __attribute__((unused)) static int64_t xbed_int(struct xbed *b, const char *sql)
     struct session s;
     struct xcall c;
     char *text;
-    long long value;
+    long long value = 0;
     xbed_session(b, &s);
     if (asprintf(&text, "{\"type\":\"execute\",\"stmt\":{\"sql\":\"%s\"}}", sql) < 0) abort();
     assert_true(xcall_begin(b, &c, &s, text));

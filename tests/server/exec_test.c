@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include "fmt/jwt.h"
 #include "server/exec_bed.h"
 
 static struct xbed b;
@@ -35,13 +36,17 @@ static void test_kinds(void **state)
 {
     (void)state;
     begin(NULL);
-    EXPECT(&b, &s, SQL("SELECT 7") "," SQL("INSERT INTO t VALUES (1, 5) RETURNING b") "," SQL("nonsense") "," SQL("SELECT count(*) FROM t"),
+    EXPECT(&b, &s,
+           SQL("SELECT 7") "," SQL("INSERT INTO t VALUES (1, 5) RETURNING b") "," SQL(
+               "nonsense") "," SQL("SELECT count(*) FROM t"),
            INT(7), INT(5), "SQL_PARSE_ERROR\"", INT(1));
     EXPECT(&b, &s, SQL("INSERT INTO t VALUES (1, 6)"), BAD, "SQLITE_CONSTRAINT_PRIMARYKEY");
     EXPECT(&b, &s, SQL("SELECT last_insert_rowid(), changes()"), INT(1), INT(1));
     EXPECT(&b, &s, "{\"type\":\"describe\",\"sql\":\"SELECT ?1\"}", "\"name\":\"?1\"");
     EXPECT(&b, &s, "{\"type\":\"describe\",\"sql\":\"SELEC\"}", BAD);
-    EXPECT(&b, &s, "{\"type\":\"store_sql\",\"sql_id\":3,\"sql\":\"SELECT 33\"},{\"type\":\"execute\",\"stmt\":{\"sql_id\":3}}",
+    EXPECT(&b, &s,
+           "{\"type\":\"store_sql\",\"sql_id\":3,\"sql\":\"SELECT "
+           "33\"},{\"type\":\"execute\",\"stmt\":{\"sql_id\":3}}",
            INT(33));
     EXPECT(&b, &s, "{\"type\":\"get_autocommit\"}", "\"is_autocommit\":true");
     EXPECT(&b, &s, SQL("BEGIN") ",{\"type\":\"get_autocommit\"}", "\"is_autocommit\":false");
@@ -73,23 +78,36 @@ static void test_units(void **state)
     (void)state;
     begin(NULL);
     uint64_t before = groups();
-    EXPECT(&b, &s, BATCH(STEP("BEGIN IMMEDIATE") "," STEP("INSERT INTO t VALUES (1, 1)") "," STEP_IF(OK_IF(1), "COMMIT") ","
-           STEP_IF("{\"type\":\"not\",\"cond\":" OK_IF(2) "}", "ROLLBACK")), "\"step_errors\":[null,null,null,null]");
+    EXPECT(&b, &s,
+           BATCH(STEP("BEGIN IMMEDIATE") "," STEP("INSERT INTO t VALUES (1, 1)") "," STEP_IF(
+               OK_IF(1), "COMMIT") "," STEP_IF("{\"type\":\"not\",\"cond\":" OK_IF(2) "}",
+                                               "ROLLBACK")),
+           "\"step_errors\":[null,null,null,null]");
     assert_int_equal(groups(), before + 1);
-    EXPECT(&b, &s, BATCH(STEP("BEGIN") "," STEP("INSERT INTO t VALUES (2, 2)") "," STEP("INSERT INTO t VALUES (3, 2)") ","
-           STEP_IF(OK_IF(2), "COMMIT") "," STEP_IF("{\"type\":\"not\",\"cond\":" OK_IF(2) "}", "ROLLBACK")),
-           "SQLITE_CONSTRAINT");
+    EXPECT(
+        &b, &s,
+        BATCH(STEP("BEGIN") "," STEP("INSERT INTO t VALUES (2, 2)") "," STEP(
+            "INSERT INTO t VALUES "
+            "(3, 2)") "," STEP_IF(OK_IF(2),
+                                  "COMMIT") "," STEP_IF("{\"type\":\"not\",\"cond\":" OK_IF(2) "}",
+                                                        "ROLLBACK")),
+        "SQLITE_CONSTRAINT");
     assert_int_equal(groups(), before + 2);
     assert_int_equal(xbed_int(&b, "SELECT count(*) FROM t"), 1);
-    EXPECT(&b, &s, BATCH(STEP("INSERT INTO t VALUES (2, 2)") "," STEP("INSERT INTO t VALUES (2, 3)") "," STEP("INSERT INTO t VALUES (3, 3)")),
+    EXPECT(&b, &s,
+           BATCH(STEP("INSERT INTO t VALUES (2, 2)") "," STEP(
+               "INSERT INTO t VALUES (2, 3)") "," STEP("INSERT INTO t VALUES (3, 3)")),
            "SQLITE_CONSTRAINT");
     assert_int_equal(xbed_int(&b, "SELECT count(*) FROM t"), 3);
     /* What ends otherwise than it looks is run step by step. */
-    EXPECT(&b, &s, BATCH(STEP("BEGIN") "," STEP("INSERT INTO t VALUES (9, 9)") "," STEP("INSERT OR ROLLBACK INTO t VALUES (9, 9)") "," STEP("COMMIT")),
+    EXPECT(&b, &s,
+           BATCH(STEP("BEGIN") "," STEP("INSERT INTO t VALUES (9, 9)") "," STEP(
+               "INSERT OR ROLLBACK INTO t VALUES (9, 9)") "," STEP("COMMIT")),
            "SQLITE_CONSTRAINT", "cannot commit");
     EXPECT(&b, &s, "{\"type\":\"get_autocommit\"}", "\"is_autocommit\":true");
     assert_int_equal(xbed_int(&b, "SELECT count(*) FROM t"), 3);
-    EXPECT(&b, &s, BATCH(STEP("BEGIN") "," STEP("INSERT INTO t VALUES (9, 9)")), "\"step_errors\":[null,null]");
+    EXPECT(&b, &s, BATCH(STEP("BEGIN") "," STEP("INSERT INTO t VALUES (9, 9)")),
+           "\"step_errors\":[null,null]");
     EXPECT(&b, &s, "{\"type\":\"get_autocommit\"}", "\"is_autocommit\":false");
     EXPECT(&b, &s, SQL("ROLLBACK"), GOOD);
     assert_int_equal(xbed_int(&b, "SELECT count(*) FROM t"), 3);
@@ -108,17 +126,26 @@ static void test_units_odd(void **state)
     begin(NULL);
     char text[400];
     for (size_t i = 0; i < 3; i++) {
-        snprintf(text, sizeof text, BATCH(STEP("%s") "," STEP("INSERT INTO t(b) VALUES (7)") "," STEP_IF(OK_IF(0), "COMMIT")), odd[i][0]);
+        snprintf(text, sizeof text,
+                 BATCH(STEP("%s") "," STEP("INSERT INTO t(b) VALUES (7)") "," STEP_IF(OK_IF(0),
+                                                                                      "COMMIT")),
+                 odd[i][0]);
         EXPECT(&b, &s, text, odd[i][1]);
     }
     EXPECT(&b, &s, SQL("DELETE FROM t"), GOOD);
-    static const char *const ends[] = {"COMMIT; SELECT 1", "COMMIT NONSENSE x", "END; COMMIT", "ROLLBACK; x"};
+    static const char *const ends[] = {"COMMIT; SELECT 1", "COMMIT NONSENSE x", "END; COMMIT",
+                                       "ROLLBACK; x"};
     for (size_t i = 0; i < 4; i++) {
-        snprintf(text, sizeof text, BATCH(STEP("BEGIN") "," STEP("INSERT INTO t(b) VALUES (7)") "," STEP("%s") "," STEP("ROLLBACK")), ends[i]);
+        snprintf(text, sizeof text,
+                 BATCH(STEP("BEGIN") "," STEP("INSERT INTO t(b) VALUES (7)") "," STEP(
+                     "%s") "," STEP("ROLLBACK")),
+                 ends[i]);
         EXPECT(&b, &s, text, "\"step_errors\":[null,null,{\"message\":");
         assert_int_equal(xbed_int(&b, "SELECT count(*) FROM t"), 0);
     }
-    EXPECT(&b, &s, BATCH("{\"stmt\":{\"sql\":\"BEGIN\",\"args\":[{\"type\":\"null\"}]}}," STEP("INSERT INTO t(b) VALUES (7)") "," STEP_IF(OK_IF(0), "COMMIT")),
+    EXPECT(&b, &s,
+           BATCH("{\"stmt\":{\"sql\":\"BEGIN\",\"args\":[{\"type\":\"null\"}]}}," STEP(
+               "INSERT INTO t(b) VALUES (7)") "," STEP_IF(OK_IF(0), "COMMIT")),
            "ARGS_INVALID");
     end();
 }
@@ -127,7 +154,9 @@ static void test_units_odd(void **state)
 static void test_unit_time(void **state)
 {
     (void)state;
-    static const char slow[] = STEP("INSERT INTO t(b) SELECT 1 FROM (WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 150000) SELECT max(x) FROM c)  WHERE 0");
+    static const char slow[] =
+        STEP("INSERT INTO t(b) SELECT NULL WHERE (WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL "
+             "SELECT x + 1 FROM c WHERE x < 150000) SELECT max(x) FROM c) > 0");
     begin(NULL);
     b.env.txn_ms = 250;
     struct buf text = BUF_INIT;
@@ -155,7 +184,9 @@ static void test_turns(void **state)
     struct xcall c, d;
     begin(NULL);
     EXPECT(&b, &s, SQL("BEGIN IMMEDIATE") "," SQL("INSERT INTO t VALUES (1, 1)"), GOOD, GOOD);
-    assert_true(xcall_begin(&b, &c, &other, SQL("BEGIN IMMEDIATE") "," SQL("INSERT INTO t VALUES (2, 2)") "," SQL("COMMIT")));
+    assert_true(xcall_begin(
+        &b, &c, &other,
+        SQL("BEGIN IMMEDIATE") "," SQL("INSERT INTO t VALUES (2, 2)") "," SQL("COMMIT")));
     exec_begin(&c.x);
     struct session third;
     xbed_session(&b, &third);
@@ -184,11 +215,14 @@ static void test_turn_denied(void **state)
     b.env.turn_ms = 60;
     EXPECT(&b, &s, SQL("BEGIN IMMEDIATE"), GOOD);
     EXPECT(&b, &other, SQL("BEGIN IMMEDIATE") "," SQL("SELECT 5"), BAD, "SQLITE_BUSY", INT(5));
-    EXPECT(&b, &other, BATCH(STEP("BEGIN IMMEDIATE") "," STEP("PRAGMA user_version") "," STEP_IF("{\"type\":\"error\",\"step\":0}", "SELECT 6")),
+    EXPECT(&b, &other,
+           BATCH(STEP("BEGIN IMMEDIATE") "," STEP("PRAGMA user_version") "," STEP_IF(
+               "{\"type\":\"error\",\"step\":0}", "SELECT 6")),
            INT(6), "SQLITE_BUSY");
     EXPECT(&b, &other, SCRIPT("INSERT INTO t VALUES (1, 1)"), BAD, "SQLITE_BUSY");
     b.env.turn_ms = 5000;
-    assert_true(xcall_begin(&b, &c, &other, SQL("BEGIN IMMEDIATE") "," SQL("INSERT INTO t VALUES (9, 9)")));
+    assert_true(
+        xcall_begin(&b, &c, &other, SQL("BEGIN IMMEDIATE") "," SQL("INSERT INTO t VALUES (9, 9)")));
     exec_begin(&c.x);
     os_sleep_ms(30);
     assert_false(xcall_is_done(&c));
@@ -208,13 +242,17 @@ static void test_hold(void **state)
     EXPECT(&b, &s, SQL("BEGIN IMMEDIATE") "," SQL("INSERT INTO t VALUES (1, 1)"), GOOD, GOOD);
     EXPECT(&b, &other, SQL("INSERT INTO t VALUES (2, 2)"), GOOD);
     EXPECT(&b, &s, SQL("INSERT INTO t VALUES (3, 3)"), "TRANSACTION_TIMEOUT");
-    EXPECT(&b, &s, BATCH(STEP("INSERT INTO t VALUES (3, 3)") "," STEP("ROLLBACK")), "TRANSACTION_TIMEOUT");
-    EXPECT(&b, &s, "{\"type\":\"get_autocommit\"}," SQL("INSERT INTO t VALUES (4, 4)"), "true", GOOD);
+    EXPECT(&b, &s, BATCH(STEP("INSERT INTO t VALUES (3, 3)") "," STEP("ROLLBACK")),
+           "TRANSACTION_TIMEOUT");
+    EXPECT(&b, &s, "{\"type\":\"get_autocommit\"}," SQL("INSERT INTO t VALUES (4, 4)"), "true",
+           GOOD);
     assert_int_equal(xbed_int(&b, "SELECT count(*) FROM t"), 2);
     end();
 }
 
-#define SLOW "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 3000000) SELECT max(x) FROM c"
+#define SLOW                                                                                       \
+    "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 3000000) SELECT "    \
+    "max(x) FROM c"
 
 /* A slow read does not stay on the thread that brought it. */
 static void test_slow_reads(void **state)
@@ -277,7 +315,10 @@ static void test_index(void **state)
     char text[200];
     begin(NULL);
     uint64_t next = fake_index(b.t) + 1;
-    snprintf(text, sizeof text, "{\"type\":\"execute\",\"stmt\":{\"sql\":\"SELECT count(*) FROM t\"},\"replication_index\":\"%d\"}", (int)next);
+    snprintf(text, sizeof text,
+             "{\"type\":\"execute\",\"stmt\":{\"sql\":\"SELECT count(*) FROM "
+             "t\"},\"replication_index\":\"%d\"}",
+             (int)next);
     assert_true(xcall_begin(&b, &c, &s, text));
     exec_begin(&c.x);
     os_sleep_ms(30);
@@ -286,7 +327,9 @@ static void test_index(void **state)
     assert_non_null(strstr(xcall_wait(&c), INT(1)));
     xcall_fini(&c);
     b.env.turn_ms = 40;
-    assert_true(xcall_begin(&b, &c, &s, "{\"type\":\"execute\",\"stmt\":{\"sql\":\"SELECT 1\"},\"replication_index\":999999}"));
+    assert_true(xcall_begin(
+        &b, &c, &s,
+        "{\"type\":\"execute\",\"stmt\":{\"sql\":\"SELECT 1\"},\"replication_index\":999999}"));
     exec_begin(&c.x);
     assert_string_equal(xcall_wait(&c), "");
     assert_string_equal(c.x.sql_err.code, "REPLICATION_INDEX_TIMEOUT");
@@ -301,8 +344,10 @@ static void test_blocked(void **state)
     struct tenant_conf conf = {.block_writes = true, .block_reason = "maintenance"};
     atomic_store(&b.t->conf, &conf);
     static const char *const writes[] = {
-        SQL("INSERT INTO t VALUES (1, 1)"), SCRIPT("INSERT INTO t VALUES (1, 1)"),
-        BATCH(STEP("INSERT INTO t VALUES (1, 1)")), SQL("PRAGMA user_version = 4"),
+        SQL("INSERT INTO t VALUES (1, 1)"),
+        SCRIPT("INSERT INTO t VALUES (1, 1)"),
+        BATCH(STEP("INSERT INTO t VALUES (1, 1)")),
+        SQL("PRAGMA user_version = 4"),
         BATCH(STEP("BEGIN") "," STEP("INSERT INTO t VALUES (1, 1)") "," STEP("COMMIT")),
         SQL("WITH x AS (SELECT 1) INSERT INTO t SELECT 1, 1")};
     for (size_t i = 0; i < sizeof writes / sizeof writes[0]; i++) {
@@ -328,9 +373,12 @@ static void test_durable(void **state)
 {
     (void)state;
     struct xcall c;
-    static const char *const commits[] = {SQL("INSERT INTO t(b) VALUES (1)"), BATCH(STEP("INSERT INTO t(b) VALUES (2)")),
-        SCRIPT("INSERT INTO t(b) VALUES (3)"), SQL("BEGIN") "," SQL("INSERT INTO t(b) VALUES (4)") "," SQL("COMMIT"),
-        SCRIPT("BEGIN; INSERT INTO t(b) VALUES (5); COMMIT; BEGIN IMMEDIATE; INSERT INTO t(b) VALUES (6)")};
+    static const char *const commits[] = {
+        SQL("INSERT INTO t(b) VALUES (1)"), BATCH(STEP("INSERT INTO t(b) VALUES (2)")),
+        SCRIPT("INSERT INTO t(b) VALUES (3)"),
+        SQL("BEGIN") "," SQL("INSERT INTO t(b) VALUES (4)") "," SQL("COMMIT"),
+        SCRIPT("BEGIN; INSERT INTO t(b) VALUES (5); COMMIT; BEGIN IMMEDIATE; INSERT INTO t(b) "
+               "VALUES (6)")};
     begin(NULL);
     struct tenant_conf conf = {.sync = true, .block_reason = ""};
     atomic_store(&b.t->conf, &conf);
@@ -349,7 +397,10 @@ static void test_durable(void **state)
     }
     EXPECT(&b, &s, SQL("ROLLBACK"), GOOD);
     size_t waited = b.ts->waited;
-    EXPECT(&b, &s, SQL("SELECT 1") "," SQL("INSERT INTO t VALUES (1, 1)") "," SQL("BEGIN") "," SQL("INSERT INTO t(b) VALUES (7)") "," SQL("ROLLBACK"), GOOD, BAD, GOOD);
+    EXPECT(&b, &s,
+           SQL("SELECT 1") "," SQL("INSERT INTO t VALUES (1, 1)") "," SQL("BEGIN") "," SQL(
+               "INSERT INTO t(b) VALUES (7)") "," SQL("ROLLBACK"),
+           GOOD, BAD, GOOD);
     assert_int_equal(b.ts->waited, waited);
     atomic_store(&b.ts->store, STORE_FAILS);
     assert_true(xcall_begin(&b, &c, &s, SQL("INSERT INTO t(b) VALUES (9)")));
@@ -370,7 +421,9 @@ static void test_size(void **state)
     struct err err;
     begin(NULL);
     for (int i = 0; i < 40; i++)
-        assert_int_equal(buf_printf(&text, &err, "%s" SQL("SELECT hex(zeroblob(300000))"), i > 0 ? "," : ""), RC_OK);
+        assert_int_equal(
+            buf_printf(&text, &err, "%s" SQL("SELECT hex(zeroblob(300000))"), i > 0 ? "," : ""),
+            RC_OK);
     assert_true(xcall_begin(&b, &c, &s, (const char *)text.data));
     exec_begin(&c.x);
     const char *out = xcall_wait(&c);
@@ -389,13 +442,19 @@ static void test_roles(void **state)
     (void)state;
     struct auth *auth;
     begin(NULL);
-    struct grant *g = grant_with(&auth, "{\"r\":[{\"effect\":\"deny\",\"actions\":[\"transaction\"]},{\"effect\":\"allow\",\"actions\":[\"*\"]}]}", "{\"role\":\"r\"}");
+    struct grant *g = grant_with(&auth,
+                                 "{\"r\":[{\"effect\":\"deny\",\"actions\":[\"transaction\"]},{"
+                                 "\"effect\":\"allow\",\"actions\":[\"*\"]}]}",
+                                 "{\"role\":\"r\"}");
     struct session r;
     session_init(&r, b.t);
     session_grant(&r, g);
     EXPECT(&b, &r, SQL("INSERT INTO t VALUES (1, 1)"), GOOD);
     EXPECT(&b, &r, SQL("BEGIN"), "SQLITE_AUTH");
-    EXPECT(&b, &r, BATCH(STEP("BEGIN") "," STEP_IF(OK_IF(0), "INSERT INTO t VALUES (2, 2)") "," STEP_IF(OK_IF(0), "COMMIT")), "SQLITE_AUTH");
+    EXPECT(&b, &r,
+           BATCH(STEP("BEGIN") "," STEP_IF(OK_IF(0), "INSERT INTO t VALUES (2, 2)") "," STEP_IF(
+               OK_IF(0), "COMMIT")),
+           "SQLITE_AUTH");
     session_fini(&r);
     grant_unref(g);
     auth_free(auth);
@@ -403,10 +462,48 @@ static void test_roles(void **state)
     session_init(&r, b.t);
     session_grant(&r, g);
     EXPECT(&b, &r, SQL("INSERT INTO t VALUES (5, 5)"), "AUTH_FORBIDDEN");
-    EXPECT(&b, &r, BATCH(STEP("BEGIN IMMEDIATE") "," STEP("INSERT INTO t VALUES (5, 5)") "," STEP("COMMIT")), "AUTH_FORBIDDEN");
+    EXPECT(
+        &b, &r,
+        BATCH(STEP("BEGIN IMMEDIATE") "," STEP("INSERT INTO t VALUES (5, 5)") "," STEP("COMMIT")),
+        "AUTH_FORBIDDEN");
     EXPECT(&b, &r, SQL("SELECT count(*) FROM t"), INT(1));
     session_fini(&r);
     grant_unref(g);
     auth_free(auth);
     end();
+}
+
+static struct grant *grant_with(struct auth **auth, const char *roles, const char *claims)
+{
+    struct buf private = BUF_INIT, public = BUF_INIT, token = BUF_INIT;
+    struct err err;
+    struct sql_error e;
+    struct grant *g;
+    assert_int_equal(jwt_key_new(JWT_HS256, &private, &public, &err), RC_OK);
+    assert_int_equal(buf_append(&private, "", 1, &err), RC_OK);
+    const struct auth_opts opts = {.key_text = (const char *)private.data, .roles = roles};
+    if (auth_new(&opts, auth, &err) != RC_OK) fail_msg("%s", err.text);
+    assert_int_equal(jwt_sign((const char *)private.data, claims, &token, &err), RC_OK);
+    assert_int_equal(buf_append(&token, "", 1, &err), RC_OK);
+    if (auth_token(*auth, (const char *)token.data, NULL, &g, &e, &err) != RC_OK)
+        fail_msg("%s", err.text);
+    buf_fini(&private);
+    buf_fini(&public);
+    buf_fini(&token);
+    return g;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_kinds),       cmocka_unit_test(test_violations),
+        cmocka_unit_test(test_units),       cmocka_unit_test(test_units_odd),
+        cmocka_unit_test(test_unit_time),   cmocka_unit_test(test_turns),
+        cmocka_unit_test(test_turn_denied), cmocka_unit_test(test_hold),
+        cmocka_unit_test(test_slow_reads),  cmocka_unit_test(test_gone_in_queue),
+        cmocka_unit_test(test_index),       cmocka_unit_test(test_blocked),
+        cmocka_unit_test(test_durable),     cmocka_unit_test(test_size),
+        cmocka_unit_test(test_roles),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -30,7 +30,7 @@ struct tenants {
     struct sql_engine_opts engine; /* for those that are opened from now on */
     struct tenant_conf conf;
     atomic_int store;
-    atomic_bool hide;                     /* peek finds nothing */
+    atomic_bool hide;                      /* peek finds nothing */
     struct tenant_wait *waits[FAKE_WAITS]; /* [lock] while the store sleeps */
     size_t wait_count, waited;
 };

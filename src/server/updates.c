@@ -1,5 +1,5 @@
-/* pull.c -- see pull.h. */
-#include "server/pull.h"
+/* updates.c -- see updates.h. */
+#include "server/updates.h"
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -20,8 +20,9 @@ struct in {
 
 static bool varint(struct in *in, uint64_t *ret);
 static bool take(struct in *in, uint64_t size, const uint8_t **ret);
-static bool field(struct in *in, struct pull_request *r);
-static void take_text(struct pull_request *r, uint32_t number, const uint8_t *data, uint64_t size);
+static bool field(struct in *in, struct updates_request *r);
+static void take_text(struct updates_request *r, uint32_t number, const uint8_t *data,
+                      uint64_t size);
 static size_t put_varint(uint8_t *out, uint64_t v);
 static size_t varint_size(uint64_t v);
 static bool take16(struct in *in, uint32_t *ret);
@@ -30,10 +31,10 @@ static bool select_container(struct in *in, bool runs, uint32_t count, uint64_t 
                              uint64_t page_count, uint8_t *bits);
 static void set_bit(uint8_t *bits, uint64_t i, uint64_t count);
 
-enum rc pull_get(const void *body, size_t size, struct pull_request *ret, struct err *err)
+enum rc updates_get(const void *body, size_t size, struct updates_request *ret, struct err *err)
 {
     struct in in = {.at = body, .end = (const uint8_t *)body + size};
-    *ret = (struct pull_request){0};
+    *ret = (struct updates_request){0};
     if (size == 0) return RC_OK;
     while (in.at < in.end)
         if (!field(&in, ret))
@@ -41,29 +42,29 @@ enum rc pull_get(const void *body, size_t size, struct pull_request *ret, struct
     return RC_OK;
 }
 
-void pull_revision_put(const struct pull_revision *r, char out[PULL_REVISION_MAX])
+void updates_revision_put(const struct updates_revision *r, char out[UPDATES_REVISION_MAX])
 {
-    snprintf(out, PULL_REVISION_MAX, "%" PRIu64 ".%016" PRIx64, r->txid, r->tag);
+    snprintf(out, UPDATES_REVISION_MAX, "%" PRIu64 ".%016" PRIx64, r->txid, r->tag);
 }
 
-bool pull_revision_get(struct pull_text text, struct pull_revision *ret)
+bool updates_revision_get(struct updates_text text, struct updates_revision *ret)
 {
-    char copy[PULL_REVISION_MAX], again[PULL_REVISION_MAX];
-    struct pull_revision r;
+    char copy[UPDATES_REVISION_MAX], again[UPDATES_REVISION_MAX];
+    struct updates_revision r;
     if (text.size == 0 || text.size >= sizeof copy) return false;
     memcpy(copy, text.data, text.size);
     copy[text.size] = '\0';
     if (sscanf(copy, "%" SCNu64 ".%" SCNx64, &r.txid, &r.tag) != 2) return false;
-    pull_revision_put(&r, again);
+    updates_revision_put(&r, again);
     if (strcmp(copy, again) != 0) return false;
     *ret = r;
     return true;
 }
 
-enum rc pull_put_header(const char *revision, uint64_t page_count, bool whole, struct buf *out,
-                        struct err *err)
+enum rc updates_put_header(const char *revision, uint64_t page_count, bool whole, struct buf *out,
+                           struct err *err)
 {
-    uint8_t head[PULL_REVISION_MAX + 64];
+    uint8_t head[UPDATES_REVISION_MAX + 64];
     size_t at = 0, size = strlen(revision);
     head[at++] = 1 << 3 | 2;
     at += put_varint(head + at, size);
@@ -84,8 +85,8 @@ enum rc pull_put_header(const char *revision, uint64_t page_count, bool whole, s
     return buf_append(out, head, at, err);
 }
 
-enum rc pull_put_page(uint64_t page_id, const void *page, size_t size, struct buf *out,
-                      struct err *err)
+enum rc updates_put_page(uint64_t page_id, const void *page, size_t size, struct buf *out,
+                         struct err *err)
 {
     uint8_t head[4 * VARINT_MAX];
     size_t inner = 1 + varint_size(page_id) + 1 + varint_size(size) + size;
@@ -98,7 +99,8 @@ enum rc pull_put_page(uint64_t page_id, const void *page, size_t size, struct bu
     return buf_append(out, page, size, err);
 }
 
-enum rc pull_select(struct pull_text selector, uint64_t page_count, uint8_t *bits, struct err *err)
+enum rc updates_select(struct updates_text selector, uint64_t page_count, uint8_t *bits,
+                       struct err *err)
 {
     struct in in = {.at = (const uint8_t *)selector.data};
     const uint8_t *runs = NULL, *heads, *offsets;
@@ -146,7 +148,7 @@ static bool take(struct in *in, uint64_t size, const uint8_t **ret)
     return true;
 }
 
-static bool field(struct in *in, struct pull_request *r)
+static bool field(struct in *in, struct updates_request *r)
 {
     uint64_t key, v;
     const uint8_t *data;
@@ -172,9 +174,10 @@ static bool field(struct in *in, struct pull_request *r)
     }
 }
 
-static void take_text(struct pull_request *r, uint32_t number, const uint8_t *data, uint64_t size)
+static void take_text(struct updates_request *r, uint32_t number, const uint8_t *data,
+                      uint64_t size)
 {
-    const struct pull_text text = {.data = (const char *)data, .size = (size_t)size};
+    const struct updates_text text = {.data = (const char *)data, .size = (size_t)size};
     if (number == 2) r->server_revision = text;
     if (number == 3) r->client_revision = text;
     if (number == 5) r->selector = text;
