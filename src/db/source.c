@@ -191,8 +191,8 @@ enum rc source_truncate_wal(struct source *src, struct err *err)
 
 /*
  * There are four read marks only; when all are taken, who comes joins an old one, also the worker
- * with its lock, which then stands in its own way. So the hold moves to the newest commit first, and
- * the worker after it, which means to let the lock go for a moment.
+ * with its lock, which then stands in its own way. So the hold moves to the newest commit first,
+ * and the worker after it, which means to let the lock go for a moment.
  */
 enum rc source_await_old(struct source *src, int wait_ms, struct err *err)
 {

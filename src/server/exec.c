@@ -220,6 +220,10 @@ static enum next one(struct exec *x, const struct hrana_request *r)
         return exec_fail(x, err_set(&err, RC_INVALID, "the stream was closed by a request before"),
                          &err);
     }
+    if (x->gone != NULL && atomic_load(x->gone)) {
+        struct err err;
+        return exec_fail(x, err_set(&err, RC_CANCELED, "the client has gone"), &err);
+    }
     switch (r->type) {
     case HRANA_EXECUTE:
         return exec_stmt(x, &r->stmt);

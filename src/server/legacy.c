@@ -19,6 +19,7 @@ struct request {
     bool writes; /* one does, or may */
 };
 
+static enum rc enter(struct pull *p, enum pull_type type);
 static enum rc take_span(struct pull *p, struct span *ret);
 static bool is(const struct pull_text *key, const char *name);
 static enum rc get_statements(struct pull *p, struct request *r);
@@ -42,6 +43,7 @@ static enum rc put_result(struct arena *a, const struct span *result, struct buf
 static enum rc put_columns(struct pull *p, struct buf *out);
 static enum rc put_rows(struct pull *p, struct buf *out);
 static enum rc put_value(struct pull *p, struct buf *out);
+static bool is_integer(const uint8_t *text, size_t size);
 
 enum rc legacy_get(struct arena *a, const void *data, size_t size, struct hrana_request *ret,
                    size_t *ret_count, struct err *err)
@@ -52,7 +54,7 @@ enum rc legacy_get(struct arena *a, const void *data, size_t size, struct hrana_
     struct request r = {.steps = BUF_INIT};
     CLEANUP(buf_fini) struct buf text = BUF_INIT;
     pull_init(&p, a, data, size, LEGACY_DEPTH_MAX, err);
-    enum rc rc = pull_enter(&p);
+    enum rc rc = enter(&p, PULL_OBJECT);
     while (rc == RC_OK && (rc = pull_next_key(&p, &more, &key)) == RC_OK && more) {
         if (is(&key, "statements") && !found) {
             found = true;
@@ -83,7 +85,7 @@ enum rc legacy_put(struct arena *a, const struct buf *answer, size_t count, stru
     errors = results + steps + 1;
     pull_init(&p, a, answer->data, answer->size, HRANA_DEPTH_MAX, err);
     TRY(find(&p, "results", &ok));
-    if (ok) TRY(pull_enter(&p));
+    if (ok) TRY(enter(&p, PULL_ARRAY));
     if (ok) TRY(pull_next_item(&p, &more));
     if (!ok || !more) return err_set(err, RC_INVALID, "an answer without results");
     const struct pull item = p;
@@ -119,6 +121,16 @@ enum rc legacy_put(struct arena *a, const struct buf *answer, size_t count, stru
     return LIT(out, "]", err);
 }
 
+static enum rc enter(struct pull *p, enum pull_type type)
+{
+    enum pull_type found;
+    TRY(pull_peek(p, &found));
+    if (found == type) return pull_enter(p);
+    return err_set(p->err, RC_INVALID,
+                   "the body of a request is {\"statements\": [...]}, with texts "
+                   "or objects in it");
+}
+
 static enum rc take_span(struct pull *p, struct span *ret)
 {
     TRY(pull_peek(p, &ret->type));
@@ -138,7 +150,7 @@ static bool is(const struct pull_text *key, const char *name)
 static enum rc get_statements(struct pull *p, struct request *r)
 {
     bool more;
-    TRY(pull_enter(p));
+    TRY(enter(p, PULL_ARRAY));
     for (;;) {
         TRY(pull_next_item(p, &more));
         if (!more) return RC_OK;
@@ -158,7 +170,7 @@ static enum rc get_statement(struct pull *p, struct request *r)
     if (type == PULL_STRING) {
         TRY(take_span(p, &sql));
     } else {
-        TRY(pull_enter(p));
+        TRY(enter(p, PULL_OBJECT));
         while (more) {
             TRY(pull_next_key(p, &more, &key));
             if (more)
@@ -203,7 +215,7 @@ static enum rc get_params(struct pull *p, const struct span *params, struct buf 
     if (params->type != PULL_ARRAY)
         return err_set(p->err, RC_INVALID, "`params` must be an array or an object");
     TRY(LIT(out, ",\"args\":[", p->err));
-    TRY(pull_enter(&one));
+    TRY(enter(&one, PULL_ARRAY));
     for (bool first = true;; first = false) {
         TRY(pull_next_item(&one, &more));
         if (!more) return LIT(out, "]", p->err);
@@ -217,7 +229,7 @@ static enum rc get_named(struct pull *p, struct buf *out)
     bool more;
     struct pull_text key;
     TRY(LIT(out, ",\"named_args\":[", p->err));
-    TRY(pull_enter(p));
+    TRY(enter(p, PULL_OBJECT));
     for (bool first = true;; first = false) {
         TRY(pull_next_key(p, &more, &key));
         if (!more) return LIT(out, "]", p->err);
@@ -282,7 +294,7 @@ static enum rc get_blob(struct pull *p, struct buf *out)
     struct span v = {.type = PULL_NULL};
     struct pull_text key;
     bool more = true;
-    TRY(pull_enter(p));
+    TRY(enter(p, PULL_OBJECT));
     while (more) {
         TRY(pull_next_key(p, &more, &key));
         if (more) TRY(is(&key, "base64") ? take_span(p, &v) : pull_skip(p));
@@ -339,7 +351,7 @@ static enum rc find(struct pull *p, const char *name, bool *ret_found)
     bool more = true;
     struct pull_text key;
     *ret_found = false;
-    TRY(pull_enter(p));
+    TRY(enter(p, PULL_OBJECT));
     while (!*ret_found) {
         TRY(pull_next_key(p, &more, &key));
         if (!more) return RC_OK;
@@ -359,7 +371,7 @@ static enum rc find_steps(struct arena *a, const struct span *result, const char
     for (size_t i = 0; i < count; i++)
         spans[i] = (struct span){.type = PULL_NULL};
     if (!ok) return RC_OK;
-    TRY(pull_enter(&p));
+    TRY(enter(&p, PULL_ARRAY));
     for (size_t i = 0; i < count; i++) {
         TRY(pull_next_item(&p, &more));
         if (!more) return RC_OK;
@@ -391,7 +403,7 @@ static enum rc put_result(struct arena *a, const struct span *result, struct buf
     struct span v;
     bool more, first = true;
     pull_init(&p, a, result->at, result->size, HRANA_DEPTH_MAX, err);
-    TRY(pull_enter(&p));
+    TRY(enter(&p, PULL_OBJECT));
     TRY(LIT(out, "{\"results\":{", err));
     for (;;) {
         TRY(pull_next_key(&p, &more, &key));
@@ -422,7 +434,7 @@ static enum rc put_columns(struct pull *p, struct buf *out)
     struct pull one;
     bool more, ok;
     TRY(LIT(out, "[", p->err));
-    TRY(pull_enter(p));
+    TRY(enter(p, PULL_ARRAY));
     for (bool first = true;; first = false) {
         TRY(pull_next_item(p, &more));
         if (!more) return LIT(out, "]", p->err);
@@ -440,12 +452,12 @@ static enum rc put_rows(struct pull *p, struct buf *out)
 {
     bool more, more_values;
     TRY(LIT(out, "[", p->err));
-    TRY(pull_enter(p));
+    TRY(enter(p, PULL_ARRAY));
     for (bool first = true;; first = false) {
         TRY(pull_next_item(p, &more));
         if (!more) return LIT(out, "]", p->err);
         TRY(first ? LIT(out, "[", p->err) : LIT(out, ",[", p->err));
-        TRY(pull_enter(p));
+        TRY(enter(p, PULL_ARRAY));
         for (bool first_value = true;; first_value = false) {
             TRY(pull_next_item(p, &more_values));
             if (!more_values) break;
@@ -462,7 +474,7 @@ static enum rc put_value(struct pull *p, struct buf *out)
     struct span v = {.type = PULL_NULL}, blob = {.type = PULL_NULL};
     struct pull_text key, type = {0};
     bool more = true;
-    TRY(pull_enter(p));
+    TRY(enter(p, PULL_OBJECT));
     while (more) {
         TRY(pull_next_key(p, &more, &key));
         if (!more) break;
@@ -481,6 +493,18 @@ static enum rc put_value(struct pull *p, struct buf *out)
         return LIT(out, "}", p->err);
     }
     if (v.type == PULL_NULL) return LIT(out, "null", p->err);
-    bool quoted = is(&type, "integer") && v.type == PULL_STRING && v.size > 2;
-    return buf_append(out, v.at + (quoted ? 1 : 0), v.size - (quoted ? 2 : 0), p->err);
+    if (!is(&type, "integer") || v.type != PULL_STRING)
+        return buf_append(out, v.at, v.size, p->err);
+    if (!is_integer(v.at + 1, v.size - 2)) return err_set(p->err, RC_INVALID, "not an integer");
+    return buf_append(out, v.at + 1, v.size - 2, p->err);
+}
+
+/* As JSON has them. */
+static bool is_integer(const uint8_t *text, size_t size)
+{
+    if (size > 0 && text[0] == '-') text++, size--;
+    if (size == 0 || (text[0] == '0' && size > 1)) return false;
+    for (size_t i = 0; i < size; i++)
+        if (text[i] < '0' || text[i] > '9') return false;
+    return true;
 }

@@ -51,7 +51,8 @@ struct sync_log {
     bool loaded, checked;
     struct mark end; /* of the last generation, as far as it was counted */
     uint32_t end_pages;
-    size_t unsaved; /* marks */
+    size_t unsaved;       /* marks */
+    uint32_t last_number; /* ever given out, as far as is known */
 };
 struct collect {
     struct cached *c; /* NULL: do not */
@@ -86,13 +87,11 @@ static enum rc parse_gen(struct sync_log *l, const json_t *o, struct err *err);
 static enum rc save(struct sync_log *l, struct err *err);
 static enum rc put_gen(const struct gen *g, bool marks, struct buf *out, struct err *err);
 static void forget(struct sync_log *l);
-static enum rc begin(struct sync_log *l, const struct call *call, uint32_t number, uint64_t base,
-                     struct err *err);
+static enum rc begin(struct sync_log *l, const struct call *call, uint64_t base, struct err *err);
 static enum rc cut(struct sync_log *l, uint64_t tag, struct err *err);
 static enum rc add_gen(struct sync_log *l, const struct gen *g, struct err *err);
 static enum rc advance(struct sync_log *l, const struct call *call, uint64_t newest,
                        struct err *err);
-static enum rc renew(struct sync_log *l, const struct call *call, uint64_t newest, struct err *err);
 static enum rc add_mark(struct gen *g, const struct mark *end, bool *ret_added, struct err *err);
 static enum rc find_gen(struct sync_log *l, uint32_t number, struct gen **ret, struct err *err);
 static enum rc find_frame(struct sync_log *l, const struct call *call, struct gen *g,
@@ -161,9 +160,12 @@ enum rc sync_log_info(struct sync_log *l, const struct call *call, uint64_t newe
 {
     thr_lock(&l->gens_lock);
     enum rc rc = l->loaded ? RC_OK : load(l, call, err);
-    if (rc == RC_OK && l->count == 0) rc = begin(l, call, 0, newest, err);
+    if (rc == RC_OK && l->count == 0) rc = begin(l, call, newest, err);
     if (rc == RC_OK) rc = advance(l, call, newest, err);
-    if (rc == RC_NOT_FOUND || rc == RC_CONFLICT) rc = renew(l, call, newest, err);
+    if (rc == RC_NOT_FOUND || rc == RC_CONFLICT) { /* replicas cannot go on from where they are */
+        forget(l);
+        rc = begin(l, call, newest, err);
+    }
     uint64_t most = (uint64_t)FRESH_FACTOR * l->end_pages;
     if (rc == RC_OK && l->end.frames > (most > FRESH_MIN ? most : FRESH_MIN)) {
         uint64_t tag;
@@ -448,13 +450,12 @@ static void forget(struct sync_log *l)
 
 /* ---- Generations ---- */
 
-/* The first one, with a number that is greater than `after`. */
-static enum rc begin(struct sync_log *l, const struct call *call, uint32_t after, uint64_t base,
-                     struct err *err)
+/* The first one of this log. */
+static enum rc begin(struct sync_log *l, const struct call *call, uint64_t base, struct err *err)
 {
     struct gen g = {.base = base};
     int64_t s = os_now_ms() / 1000 - EPOCH_S;
-    g.number = s > after && s < UINT32_MAX / 2 ? (uint32_t)s : after + 1;
+    g.number = s > l->last_number && s < UINT32_MAX ? (uint32_t)s : l->last_number + 1;
     TRY(tag_of(l, call, base, &g.tag, err));
     TRY(add_gen(l, &g, err));
     l->end = (struct mark){.txid = base};
@@ -492,6 +493,7 @@ static enum rc add_gen(struct sync_log *l, const struct gen *g, struct err *err)
         l->cap = cap;
     }
     l->gens[l->count++] = *g;
+    if (g->number > l->last_number) l->last_number = g->number;
     return RC_OK;
 }
 
@@ -526,14 +528,6 @@ static enum rc advance(struct sync_log *l, const struct call *call, uint64_t new
         if (rc == RC_OK) rc = saved;
     }
     return rc;
-}
-
-/* The log cannot be followed from where replicas are: they have to begin anew. */
-static enum rc renew(struct sync_log *l, const struct call *call, uint64_t newest, struct err *err)
-{
-    uint32_t last = l->count > 0 ? l->gens[l->count - 1].number + 1 : 0;
-    forget(l);
-    return begin(l, call, last, newest, err);
 }
 
 /* If it is far enough from the one before. */

@@ -56,7 +56,7 @@ bool updates_revision_get(struct updates_text text, struct updates_revision *ret
     copy[text.size] = '\0';
     if (sscanf(copy, "%" SCNu64 ".%" SCNx64, &r.txid, &r.tag) != 2) return false;
     updates_revision_put(&r, again);
-    if (strcmp(copy, again) != 0) return false;
+    if (text.size != strlen(again) || memcmp(copy, again, text.size) != 0) return false;
     *ret = r;
     return true;
 }

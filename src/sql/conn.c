@@ -68,7 +68,7 @@ static enum rc check_unseen(struct sql_conn *c, struct kept *k, struct sql_error
                             struct err *err);
 static int prepare_replace(struct sql_conn *c, const char *sql, size_t size, unsigned flags,
                            struct kept *k);
-static bool reindex_is_stale(struct sql_conn *c);
+static bool schema_was_stale(struct sql_conn *c);
 static struct kept *keep(struct sql_conn *c, const struct kept *k);
 static void evict_oldest(struct sql_conn *c);
 static void drop(struct kept *k);
@@ -790,7 +790,7 @@ static enum rc prepare(struct sql_conn *c, const char *sql, size_t size, unsigne
         tail = sql + dialect_size;
     } else {
         code = sqlite3_prepare_v3(c->db, sql, (int)size, flags, &ret_k->stmt, &tail);
-        if (code == SQLITE_ERROR && reindex_is_stale(c))
+        if (code == SQLITE_ERROR && schema_was_stale(c))
             code = sqlite3_prepare_v3(c->db, sql, (int)size, flags, &ret_k->stmt, &tail);
     }
     /* SQLite does as these PRAGMAs say while it prepares them, run or not. */
@@ -808,12 +808,18 @@ static enum rc prepare(struct sql_conn *c, const char *sql, size_t size, unsigne
     return RC_OK;
 }
 
-/* REINDEX is the one statement that does not look whether another connection has changed the schema
- * before it says that there is no such thing. */
-static bool reindex_is_stale(struct sql_conn *c)
+/* Before these refusals SQLite does not look whether another connection has changed the schema:
+ * what is there already may be gone, what was not there may have come. True: it is up to date now.
+ */
+static bool schema_was_stale(struct sql_conn *c)
 {
-    static const char text[] = "unable to identify the object to be reindexed";
-    if (strcmp(sqlite3_errmsg(c->db), text) != 0) return false;
+    static const char *const texts[] = {"already", "duplicate column name",
+                                        "unable to identify the object to be reindexed"};
+    const char *text = sqlite3_errmsg(c->db);
+    bool any = false;
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
+        any |= strstr(text, texts[i]) != NULL;
+    if (!any) return false;
     bool stepping = c->guard.stepping;
     c->guard.stepping = true;
     int code = sqlite3_exec(c->db, "SELECT 1 FROM sqlite_schema LIMIT 1", NULL, NULL, NULL);

@@ -7,7 +7,7 @@
  * (now and then it is told to end) at a random moment and started again. In the end all histories
  * are checked, the database, and that its log holds the same. 0: all is well; 1: it is not.
  */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
@@ -74,6 +74,13 @@ async function work(server, history, ms) {
     };
 }
 
+/* KiB of the longest file that must be able to grow a little. */
+function longest(server) {
+    const folder = path.join(server.data, 'tenants', 'default');
+    const sizes = ['data', 'data-wal'].map((name) => path.join(folder, name));
+    return Math.max(...sizes.map((file) => (existsSync(file) ? statSync(file).size >> 10 : 0)));
+}
+
 async function finalState(server) {
     const stream = new HttpStream(server.port);
     const get = async (sql) => {
@@ -138,13 +145,15 @@ async function main() {
     await server.start();
     await prepare(server);
     const deadline = Date.now() + 1000 * seconds;
-    const ends = { killed: 0, ended: 0 };
+    const ends = { killed: 0, ended: 0, full: 0 };
     while (Date.now() < deadline) {
         const stop = await work(server, history, 200 + random.below(2500));
         const polite = random.chance(20);
         if (polite) {
             const end = await server.stop();
-            if (end !== 0) throw new Error(`the server ended with ${end}`);
+            if (end !== 0 && !server.options.limit) {
+                throw new Error(`the server ended with ${end}`);
+            }
         } else {
             await server.kill();
         }
@@ -152,8 +161,13 @@ async function main() {
         await stop();
         history.serverDied();
         ends[polite ? 'ended' : 'killed']++;
+        /* Now and then files cannot grow any more after a while. */
+        const full = random.chance(15) && Date.now() + 4000 < deadline;
+        if (full) ends.full++;
+        server.options.limit = full ? `ulimit -f ${longest(server) + random.below(300)}` : '';
         await server.start();
     }
+    if (server.options.limit) throw new Error('the last round must have a disk');
     const state = await finalState(server);
     const end = await server.stop();
     const began = performance.now();
@@ -161,7 +175,7 @@ async function main() {
     if (end !== 0) wrong.push(`the server ended with ${end}`);
     else wrong.push(...compareLog(server));
     console.log(
-        `killed ${ends.killed} times, ended ${ends.ended}; operations: ok ${history.counts.ok}, ` +
+        `killed ${ends.killed} times, ended ${ends.ended}, disk full ${ends.full}; operations: ok ${history.counts.ok}, ` +
             `failed ${history.counts.fail}, unknown ${history.counts.unknown}; transfers there ` +
             `${state.ledger.length}; checked in ${Math.round(performance.now() - began)} ms`,
     );

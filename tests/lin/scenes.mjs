@@ -7,7 +7,7 @@ import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { HttpStream, Lost, Wire, WsStream, execute, int, rows, stmt } from './client.mjs';
+import { HttpStream, Lost, Refused, Wire, WsStream, execute, int, rows, stmt } from './client.mjs';
 import { text, transaction } from './client.mjs';
 import { Random, seedFrom } from './random.mjs';
 import { Server, makeTenant, query, restore, sleep } from './server.mjs';
@@ -319,6 +319,70 @@ async function put(stream, way, id, done) {
         await ask(stream, 'COMMIT');
     }
     done.push(id);
+}
+
+/* More tenants than may be open: they are closed and opened all the time, under their clients. */
+scenes.tenants = async () => {
+    const names = [...Array(8).keys()].map((i) => `t${i}`);
+    const args = ['-max-open', '3', '-idle-close', '300ms', '-sync-interval', '100ms'];
+    const server = new Server(path.join(dir, String(count++)), { args });
+    for (const name of names) makeTenant(server.data, name);
+    await server.start();
+    const done = new Map(names.map((name) => [name, []]));
+    for (const name of names) await create(server, name);
+    for (let round = 0; round < 3; round++) {
+        const state = { stop: false };
+        const clients = Array.from({ length: 10 }, async (_, i) => {
+            while (!state.stop) await useTenant(server, random.pick(names), i % 3, done);
+        });
+        const all = Promise.all(clients);
+        all.catch(() => {});
+        await sleep(1200);
+        state.stop = true;
+        if (round < 2) await server.kill();
+        await all;
+        if (round < 2) await server.start();
+    }
+    assert.equal(await server.stop(), 0, 'its end');
+    let total = 0;
+    for (const name of names) {
+        const copy = path.join(server.dir, 'copy');
+        restore(server.data, name, copy);
+        for (const file of [copy, path.join(server.data, 'tenants', name, 'data')]) {
+            const found = new Set(query(file, 'SELECT id FROM t').map((row) => Number(row.id)));
+            for (const id of done.get(name)) assert(found.has(id), `${name}: ${id} not in ${file}`);
+        }
+        total += done.get(name).length;
+    }
+    assert(total > 50, `only ${total} writes`);
+    console.log(`  ${total} writes to ${names.length} tenants`);
+    rmSync(server.dir, { recursive: true });
+};
+
+async function create(server, tenant) {
+    const stream = new HttpStream(server.port, { tenant });
+    await ask(stream, 'CREATE TABLE t(id INTEGER PRIMARY KEY)');
+    await stream.close();
+}
+
+let nextId = 1;
+
+/* One stream, a few writes; what is busy or dead is for another time. */
+async function useTenant(server, tenant, way, done) {
+    const acknowledged = done.get(tenant);
+    let wire = null;
+    try {
+        if (way === 2) wire = await Wire.open(server.port, { tenant });
+        const stream = wire ? new WsStream(wire) : new HttpStream(server.port, { tenant });
+        for (let i = 1 + random.below(3); i > 0; i--) {
+            await put(stream, random.below(3), nextId++, acknowledged);
+        }
+        await stream.close();
+    } catch (error) {
+        const busy = /BUSY/.test(`${error.code} ${error.message}`);
+        if (!(error instanceof Lost || error instanceof Refused || busy)) throw error;
+    }
+    wire?.vanish();
 }
 
 /* Version 1 over HTTP: a failure is told by the status, also one of the whole batch. */

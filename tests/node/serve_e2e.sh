@@ -250,6 +250,20 @@ soon 5 answers line.out 3
 holds test ! -s line.err
 exec 7>&-
 
+# ---- Keys that are taken out of the file open nothing ----
+printf 'data: open\nlisten: 0.0.0.0:0\nauth-jwt-key-file: one.key.pub\n' >open.yml
+serve open.log -c open.yml
+addr=127.0.0.1:${addr##*:}
+ask "$addr" 'SELECT 7' && gives AUTH_HTTP_HEADER_MISSING
+sed -i /auth/d open.yml
+kill -HUP "$pid"
+soon 5 refused 1
+log_has 'would let everybody on the network read and write'
+ask "$addr" 'SELECT 7' && gives AUTH_HTTP_HEADER_MISSING
+ask "$addr" 'SELECT 7' -H "Authorization: Bearer $one" && value 7
+stop "$pid"
+is 0
+
 # ---- SIGTERM: what runs is answered, the log is whole ----
 count='WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n+1 FROM c WHERE n<%d)'
 least=100000
@@ -324,10 +338,12 @@ log=passed.log
 wait_for_addr passed.log
 holds healthy "$addr"
 log_has "admin=unix:$dir/admin"
-soon 5 grep -q READY=1 news
+readies() { [ "$(grep -c READY=1 news)" -eq "$1" ]; }
+soon 5 readies 1
 kill -HUP "$pid"
-soon 5 test "$(grep -c READY=1 news)" -ge 1
-soon 5 grep -q MONOTONIC_USEC news
+soon 5 readies 2
+holds grep -q RELOADING=1 news
+holds grep -q MONOTONIC_USEC= news
 stop "$pid"
 is 0
 soon 5 grep -q STOPPING=1 news

@@ -87,10 +87,10 @@ ask POST /v1/namespaces/Shop/create '{}' && status 400 && has capitals
 ask POST /v1/namespaces/shop/tokens '{"expiration":"1h"}' && status 200
 token=$(field jwt)
 sql shop 'CREATE TABLE t(a)' 'INSERT INTO t VALUES(1),(2)' && status 200 && has '"replication_index":"'
+txid=$(sed -n 's/^x-sluice-txid: \([0-9]*\).*/\1/p' head)
 what='a Server-Timing header' && check grep -qiE '^server-timing: query;dur=[0-9]+\.[0-9]{3}.?$' head
 sql shop 'SELECT count(*) AS n FROM t' && has '"value":"2"'
 ask GET /v1/namespaces/shop && status 200 && has '"open":true' && has '"txid":"00'
-txid=$(field txid)
 ask GET /v1/namespaces/nobody && status 404 && has "doesn't exist"
 ask GET '/v1/namespaces?limit=1' && status 200 && has '"name":"shop"' && has '"next":null'
 ask GET /v1/namespaces/shop/stats && status 200 && has '"query_count":' && has 'INSERT INTO t VALUES'
@@ -152,7 +152,7 @@ head -c 5000 /dev/urandom >noise
 ask PUT /v1/namespaces/noise/import '' -T noise && status 400
 { printf 'SQLite format 3\0' && head -c 5000 /dev/zero; } >fake
 ask PUT /v1/namespaces/noise/import '' -T fake && status 400
-head -c 20000 shop.db | cat - noise >fake
+head -c 20000 large.db | cat - noise >fake
 ask PUT /v1/namespaces/noise/import '' -T fake && status 400
 ask GET /v1/namespaces/noise && status 404
 ask PUT /v1/namespaces/dump/import '' -T imports/d.sql && status 200

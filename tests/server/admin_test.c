@@ -418,6 +418,17 @@ static void test_files(void **state)
     expect("PUT", "/v1/namespaces/b/import", "", 400, "SQLite file or an SQL dump");
     expect("PUT", "/v1/namespaces/B/import", "x", 400, "capitals");
     expect("GET", "/v1/namespaces/no/export", "", 404, "");
+    stop();
+}
+
+static void test_long_bodies(void **state)
+{
+    (void)state;
+    start(NULL, false);
+    CLEANUP(mem_freep) uint8_t *big = mem_calloc(1, BIG);
+    assert_non_null(big);
+    for (size_t i = 0; i < BIG; i++)
+        big[i] = (uint8_t)(i * 31 >> 3);
     /* A body in chunks, of a length that is not known before; and one that is too large. */
     struct client c = client_connect(admin_address);
     client_say(&c, "PUT /v1/namespaces/ch/import HTTP/1.1\r\nHost: localhost\r\n"
@@ -733,13 +744,13 @@ static int drop_folder(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_plain),        cmocka_unit_test(test_access),
-        cmocka_unit_test(test_create),       cmocka_unit_test(test_config),
-        cmocka_unit_test(test_life),         cmocka_unit_test(test_moments),
-        cmocka_unit_test(test_list),         cmocka_unit_test(test_files),
-        cmocka_unit_test(test_no_leftovers), cmocka_unit_test(test_dump_url),
-        cmocka_unit_test(test_tokens),       cmocka_unit_test(test_numbers),
-        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_plain),       cmocka_unit_test(test_access),
+        cmocka_unit_test(test_create),      cmocka_unit_test(test_config),
+        cmocka_unit_test(test_life),        cmocka_unit_test(test_moments),
+        cmocka_unit_test(test_list),        cmocka_unit_test(test_files),
+        cmocka_unit_test(test_long_bodies), cmocka_unit_test(test_no_leftovers),
+        cmocka_unit_test(test_dump_url),    cmocka_unit_test(test_tokens),
+        cmocka_unit_test(test_numbers),     cmocka_unit_test(test_memory),
     };
     return cmocka_run_group_tests(tests, make_folder, drop_folder);
 }

@@ -29,7 +29,7 @@ struct xcall { /* one message on its way */
     bool done;
 };
 
-static void *xbed_tick(void *arg)
+static inline void *xbed_tick(void *arg)
 {
     struct xbed *b = arg;
     while (!atomic_load(&b->stop)) {
@@ -39,7 +39,7 @@ static void *xbed_tick(void *arg)
     return NULL;
 }
 
-static void xbed_new(struct xbed *b, const struct sql_engine_opts *engine)
+static inline void xbed_new(struct xbed *b, const struct sql_engine_opts *engine)
 {
     struct err err;
     *b = (struct xbed){.ts = fake_new()};
@@ -61,7 +61,7 @@ static void xbed_new(struct xbed *b, const struct sql_engine_opts *engine)
     assert_int_equal(pthread_create(&b->ticker, NULL, xbed_tick, b), 0);
 }
 
-static void xbed_free(struct xbed *b)
+static inline void xbed_free(struct xbed *b)
 {
     atomic_store(&b->stop, true);
     pthread_join(b->ticker, NULL);
@@ -74,13 +74,13 @@ static void xbed_free(struct xbed *b)
     fake_free(b->ts);
 }
 
-static void xbed_session(struct xbed *b, struct session *s)
+static inline void xbed_session(struct xbed *b, struct session *s)
 {
     session_init(s, b->t);
     session_grant(s, b->grant);
 }
 
-static void xcall_done(struct exec *x)
+static inline void xcall_done(struct exec *x)
 {
     struct xcall *c = x->ctx;
     thr_lock(&c->lock);
@@ -90,7 +90,8 @@ static void xcall_done(struct exec *x)
 }
 
 /* False: not even its message could be read. requests: the list's elements. */
-static bool xcall_begin(struct xbed *b, struct xcall *c, struct session *s, const char *requests)
+static inline bool xcall_begin(struct xbed *b, struct xcall *c, struct session *s,
+                               const char *requests)
 {
     struct err err;
     *c = (struct xcall){0};
@@ -121,7 +122,7 @@ static bool xcall_begin(struct xbed *b, struct xcall *c, struct session *s, cons
     return true;
 }
 
-__attribute__((unused)) static bool xcall_is_done(struct xcall *c)
+static inline bool xcall_is_done(struct xcall *c)
 {
     thr_lock(&c->lock);
     bool done = c->done;
@@ -130,7 +131,7 @@ __attribute__((unused)) static bool xcall_is_done(struct xcall *c)
 }
 
 /* The results, or "" when all has failed. */
-static const char *xcall_wait(struct xcall *c)
+static inline const char *xcall_wait(struct xcall *c)
 {
     struct err err;
     int64_t until = os_mono_ms() + XBED_WAIT_MS;
@@ -143,7 +144,7 @@ static const char *xcall_wait(struct xcall *c)
     return (const char *)c->out.data;
 }
 
-static void xcall_fini(struct xcall *c)
+static inline void xcall_fini(struct xcall *c)
 {
     hrana_encoder_free(c->enc);
     arena_free(c->arena);
@@ -154,8 +155,8 @@ static void xcall_fini(struct xcall *c)
 }
 
 /* Run and compare: each of `want`, up to a NULL, must be in the answer, in this order. */
-__attribute__((unused)) static void xbed_expect(struct xbed *b, struct session *s,
-                                                const char *requests, const char *const *want)
+static inline void xbed_expect(struct xbed *b, struct session *s, const char *requests,
+                               const char *const *want)
 {
     struct xcall c;
     assert_true(xcall_begin(b, &c, s, requests));
@@ -184,7 +185,7 @@ __attribute__((unused)) static void xbed_expect(struct xbed *b, struct session *
 #define INT(n)              "{\"type\":\"integer\",\"value\":\"" #n "\"}"
 
 /* One integer of the database, by a session of its own. */
-__attribute__((unused)) static int64_t xbed_int(struct xbed *b, const char *sql)
+static inline int64_t xbed_int(struct xbed *b, const char *sql)
 {
     struct session s;
     struct xcall c;

@@ -35,20 +35,20 @@ struct tenants {
     size_t wait_count, waited;
 };
 
-static void fake_committed(void *ctx)
+static inline void fake_committed(void *ctx)
 {
     struct fake *f = ctx;
     atomic_fetch_add(&f->commits, 1);
 }
 
-static struct fake *fake_find(struct tenants *ts, const char *name)
+static inline struct fake *fake_find(struct tenants *ts, const char *name)
 {
     for (size_t i = 0; i < ts->count; i++)
         if (strcmp(ts->list[i].t.name, name) == 0) return &ts->list[i];
     return NULL;
 }
 
-static enum rc fake_make(struct tenants *ts, const char *name, struct err *err)
+static inline enum rc fake_make(struct tenants *ts, const char *name, struct err *err)
 {
     char path[160];
     struct fake *f = &ts->list[ts->count];
@@ -68,8 +68,8 @@ static enum rc fake_make(struct tenants *ts, const char *name, struct err *err)
     return RC_OK;
 }
 
-static enum rc fake_open(struct tenants *ts, const char *name, struct tenant **ret_t,
-                         struct err *err)
+static inline enum rc fake_open(struct tenants *ts, const char *name, struct tenant **ret_t,
+                                struct err *err)
 {
     enum rc rc = RC_OK;
     if (strcmp(name, "missing") == 0) return err_set(err, RC_NOT_FOUND, "not there");
@@ -89,7 +89,7 @@ static enum rc fake_open(struct tenants *ts, const char *name, struct tenant **r
     return rc;
 }
 
-static struct tenant *fake_peek(struct tenants *ts, const char *name)
+static inline struct tenant *fake_peek(struct tenants *ts, const char *name)
 {
     thr_lock(&ts->lock);
     struct fake *f = atomic_load(&ts->hide) ? NULL : fake_find(ts, name);
@@ -98,7 +98,7 @@ static struct tenant *fake_peek(struct tenants *ts, const char *name)
     return f != NULL ? &f->t : NULL;
 }
 
-static void fake_release(struct tenants *ts, struct tenant *t)
+static inline void fake_release(struct tenants *ts, struct tenant *t)
 {
     struct fake *f = (struct fake *)t;
     thr_lock(&ts->lock);
@@ -112,7 +112,7 @@ static uint64_t fake_index(struct tenant *t)
     return atomic_load(&((struct fake *)t)->commits);
 }
 
-static void fake_wait(struct tenant *t, struct tenant_wait *w)
+static inline void fake_wait(struct tenant *t, struct tenant_wait *w)
 {
     struct tenants *ts = ((struct fake *)t)->ts;
     struct err err;
@@ -133,7 +133,7 @@ static void fake_wait(struct tenant *t, struct tenant_wait *w)
 }
 
 /* Let those go who wait for the store. */
-__attribute__((unused)) static size_t fake_wake(struct tenants *ts)
+static inline size_t fake_wake(struct tenants *ts)
 {
     struct tenant_wait *list[FAKE_WAITS];
     thr_lock(&ts->lock);
@@ -159,7 +159,7 @@ static const struct tenants_ops fake_ops = {.open = fake_open,
                                             .wait = fake_wait,
                                             .commits = fake_commits};
 
-static struct tenants *fake_new(void)
+static inline struct tenants *fake_new(void)
 {
     static bool ready;
     struct err err;
@@ -176,7 +176,7 @@ static struct tenants *fake_new(void)
 }
 
 /* Nobody may hold one any more, no connection may be out. */
-static void fake_free(struct tenants *ts)
+static inline void fake_free(struct tenants *ts)
 {
     char command[128];
     for (size_t i = 0; i < ts->count; i++) {

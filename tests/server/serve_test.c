@@ -1,0 +1,483 @@
+/* serve_test.c -- the service over real sockets: HTTP and WebSocket, streams, clients that go. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include "server/serve_bed.h"
+
+#define SLOW                                                                                       \
+    "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c"
+#define ONE(sql)  "{\"requests\":[" SQL(sql) "]}"
+#define CREATE(b) sbed_expect(b, PIPE, "", ONE("CREATE TABLE t(a INTEGER PRIMARY KEY)"), 200, GOOD)
+
+static int64_t count_rows(struct sbed *b)
+{
+    struct answer a = sbed_ask(b, PIPE, "", ONE("SELECT count(*) FROM t"));
+    long long n = -1;
+    const char *at = strstr((char *)a.body.data, "[[{");
+    assert_non_null(at);
+    assert_int_equal(sscanf(at, "[[{\"type\":\"integer\",\"value\":\"%lld", &n), 1);
+    answer_free(&a);
+    return n;
+}
+
+static void test_routes(void **state)
+{
+    (void)state;
+    struct sbed b;
+    sbed_new(&b);
+    sbed_expect(&b, "/health", "", NULL, 200, "");
+    sbed_expect(&b, "/version", "", NULL, 200, "sluice");
+    sbed_expect(&b, "/v3", "", NULL, 200, "");
+    sbed_expect(&b, "/v4", "", NULL, 404, "NOT_FOUND");
+    sbed_expect(&b, PIPE, "", ONE("SELECT 77"), 200, INT(77));
+    sbed_expect(&b, PIPE, "", "{\"requests\":[{\"type\":\"x\"}]}", 400, "message");
+    sbed_expect(&b, PIPE, "", "{", 400, "message");
+    sbed_expect(&b, "/dev/one/v2/pipeline", "", ONE("SELECT 78"), 200, INT(78));
+    sbed_expect(&b, "/dev/missing/v2/pipeline", "", ONE("SELECT 78"), 404, "NAMESPACE_NOT_FOUND");
+    sbed_expect(&b, PIPE, "x-namespace: busy\r\n", ONE("SELECT 78"), 503, "NAMESPACE_BUSY");
+    sbed_expect(&b, PIPE, "x-namespace: broken\r\n", ONE("SELECT 78"), 500, "disk");
+    sbed_expect(&b, "/v1/execute", "", "{\"stmt\":{\"sql\":\"SELECT 79\"}}", 200, INT(79));
+    sbed_expect(&b, "/v1/execute", "", "{\"stmt\":{\"sql\":\"SELEC\"}}", 400, "SQL_PARSE_ERROR");
+    sbed_expect(&b, "/v1/batch", "", "{\"batch\":{\"steps\":[" STEP("SELECT 80") "]}}", 200,
+                INT(80));
+    sbed_expect(&b, PIPE, "", "{\"requests\":[{\"type\":\"close\"}," SQL("SELECT 1") "]}", 400,
+                "closed");
+    sbed_free(&b);
+}
+
+static void test_batons(void **state)
+{
+    (void)state;
+    struct sbed b;
+    static char baton[8000], old[8000], clean[8000];
+    sbed_new(&b);
+    CREATE(&b);
+    baton[0] = clean[0] = '\0';
+    sbed_pipe(&b, baton, SQL("BEGIN") "," SQL("INSERT INTO t VALUES (1)"), 200, GOOD);
+    memcpy(old, baton, sizeof old);
+    sbed_pipe(&b, baton, SQL("SELECT count(*) FROM t"), 200, INT(1));
+    assert_string_not_equal(old, baton);
+    sbed_pipe(&b, old, SQL("SELECT 1"), 410, "STREAM_EXPIRED");
+    assert_int_equal(count_rows(&b), 0);
+    memcpy(old, baton, sizeof old);
+    old[20] = old[20] == 'x' ? 'y' : 'x';
+    sbed_pipe(&b, old, SQL("SELECT 1"), 404, "STREAM_NOT_FOUND");
+    sbed_pipe(&b, baton, SQL("COMMIT"), 200, GOOD);
+    assert_int_equal(count_rows(&b), 1);
+    sbed_pipe(&b, clean, "{\"type\":\"store_sql\",\"sql_id\":4,\"sql\":\"SELECT 44\"}", 200, GOOD);
+    char body[9000];
+    snprintf(body, sizeof body, "{\"baton\":\"%s\",\"requests\":[]}", clean);
+    sbed_expect(&b, "/dev/one/v3/pipeline", "", body, 404, "STREAM_NOT_FOUND");
+    /* A restart takes what is open, and leaves the rest. */
+    sbed_pipe(&b, baton, SQL("BEGIN") "," SQL("INSERT INTO t VALUES (2)"), 200, GOOD);
+    assert_int_equal(batons_live(b.server->batons), 1);
+    server_stop(b.server, 1000);
+    sbed_start(&b);
+    sbed_pipe(&b, clean, "{\"type\":\"execute\",\"stmt\":{\"sql_id\":4}}", 200, INT(44));
+    sbed_pipe(&b, baton, SQL("COMMIT"), 410, "STREAM_EXPIRED");
+    assert_int_equal(count_rows(&b), 1);
+    sbed_free(&b);
+}
+
+static void test_cursors(void **state)
+{
+    (void)state;
+    struct sbed b;
+    static const char big[] = "{\"batch\":{\"steps\":[" STEP("BEGIN") "," STEP(
+        "WITH RECURSIVE c(x) AS (SELECT 1 UNION "
+        "ALL SELECT x + 1 FROM c WHERE x < 20000) "
+        "SELECT x FROM c") "," STEP("INSERT INTO t VALUES (5)") "," STEP("nonsense") "," STEP("SELE"
+                                                                                              "CT "
+                                                                                              "'end"
+                                                                                              "'") "]}}";
+    sbed_new(&b);
+    CREATE(&b);
+    sbed_expect(
+        &b, "/v3/cursor", "",
+        "{\"batch\":{\"steps\":[" STEP("INSERT INTO t VALUES (1)") "," STEP("SELECT 9") "]}}", 200,
+        INT(9));
+    struct answer a = sbed_ask(&b, "/v3/cursor", "", big);
+    assert_int_equal(a.status, 200);
+    assert_false(a.closed);
+    const char *text = (char *)a.body.data;
+    if (strncmp(text, "{\"baton\":\"", 10) != 0) fail_msg("%.100s", text);
+    assert_non_null(strstr(text, INT(20000)));
+    assert_non_null(strstr(text, "SQL_PARSE_ERROR"));
+    assert_non_null(strstr(text, "end\""));
+    char baton[8000];
+    snprintf(baton, sizeof baton, "%.*s", (int)strcspn(text + 10, "\""), text + 10);
+    answer_free(&a);
+    sbed_pipe(&b, baton, SQL("COMMIT"), 200, GOOD);
+    assert_int_equal(count_rows(&b), 2);
+    sbed_free(&b);
+}
+
+/* ---- WebSocket ---- */
+
+static void test_ws(void **state)
+{
+    (void)state;
+    struct sbed b;
+    struct peer p;
+    sbed_new(&b);
+    /* All in one flight, while the tenant is being opened. */
+    sbed_ws(&b, &p, "/");
+    ws_say(&p, HELLO);
+    ws_say(&p, REQ(1, OPEN(1)));
+    ws_say(&p, REQ(2, DO(1, "CREATE TABLE t(a INTEGER PRIMARY KEY)")));
+    ws_say(&p, REQ(3, DO(1, "INSERT INTO t VALUES (1)")));
+    ws_say(&p, REQ(4, SHUT(1)));
+    ws_say(&p, REQ(5, DO(1, "SELECT 1")));
+    ws_expect(&p, "hello_ok", "");
+    ws_expect(&p, "response_ok", ID(1));
+    ws_expect(&p, "response_ok", ID(2));
+    ws_expect(&p, "response_ok", ID(3));
+    ws_expect(&p, "response_ok", ID(4));
+    ws_expect(&p, ID(5), "STREAM_NOT_OPEN");
+    ws_say(&p, REQ(6, "{\"type\":\"store_sql\",\"sql_id\":1,\"sql\":\"SELECT 66\"}"));
+    ws_say(&p, REQ(7, OPEN(2)));
+    ws_say(&p, REQ(8, "{\"type\":\"batch\",\"stream_id\":2,\"batch\":{\"steps\":[{\"stmt\":{\"sql_"
+                      "id\":1}},{\"stmt\":{\"sql_id\":1}}]}}"));
+    ws_say(&p, REQ(9, "{\"type\":\"close_sql\",\"sql_id\":1}"));
+    for (int i = 0; i < 2; i++)
+        ws_expect(&p, "response_ok", "");
+    /* Streams do not wait for each other, nor does what concerns the connection. */
+    ws_expect(&p, "response_ok", "");
+    ws_expect(&p, "response_ok", "");
+    ws_say(&p, REQ(10, "{\"type\":\"execute\",\"stream_id\":2,\"stmt\":{\"sql_id\":1}}"));
+    peer_expect_close(&p, 1008);
+    peer_fini(&p);
+    static const char *const bad[] = {REQ(1, OPEN(1)), "{", HELLO "x"};
+    static const unsigned codes[] = {1008, 1007, 1007};
+    for (size_t i = 0; i < 3; i++) {
+        sbed_ws(&b, &p, "/");
+        ws_say(&p, bad[i]);
+        peer_expect_close(&p, codes[i]);
+        peer_fini(&p);
+    }
+    sbed_ws(&b, &p, "/dev/missing/");
+    ws_say(&p, HELLO);
+    ws_say(&p, REQ(1, OPEN(1)));
+    ws_expect(&p, "hello_error", "NAMESPACE_NOT_FOUND");
+    peer_expect_close(&p, 1008);
+    peer_fini(&p);
+    sbed_free(&b);
+}
+
+/* Cursors of one stream and numbers that are used again on another one. */
+static void test_ws_cursors(void **state)
+{
+    (void)state;
+    struct sbed b;
+    struct peer p;
+    sbed_new(&b);
+    CREATE(&b);
+    sbed_ws(&b, &p, "/");
+    ws_say(&p, HELLO);
+    ws_say(&p, REQ(1, OPEN(1)));
+    ws_say(&p, REQ(2, OPEN(2)));
+    ws_say(&p, REQ(3, CURSOR(1, 1, STEP("SELECT 31"))));
+    ws_say(&p, REQ(4, FETCH(1)));
+    ws_expect(&p, "hello_ok", "");
+    for (int i = 1; i < 4; i++)
+        ws_expect(&p, "response_ok", "");
+    ws_expect(&p, ID(4), INT(31));
+    /* Two closes, the second of which comes to its turn when the number is another stream's. */
+    ws_say(&p, REQ(5, "{\"type\":\"sequence\",\"stream_id\":1,\"sql\":\"SELECT 1\"}"));
+    ws_say(&p, REQ(6, UNCURSOR(1)));
+    ws_say(
+        &p,
+        REQ(7,
+            "{\"type\":\"execute\",\"stream_id\":1,\"stmt\":{\"sql\":\"WITH RECURSIVE c(x) AS "
+            "(SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 300000) SELECT max(x) FROM c\"}}"));
+    ws_say(&p, REQ(8, UNCURSOR(1)));
+    ws_say(&p, REQ(9, FETCH(1)));
+    ws_expect(&p, "response_ok", ID(5));
+    ws_expect(&p, "response_ok", ID(6));
+    ws_say(&p, REQ(10, CURSOR(2, 1,
+                              STEP("WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c "
+                                   "WHERE x < 90000) SELECT x FROM c"))));
+    unsigned seen = 0;
+    for (int i = 0; i < 4; i++) {
+        struct frame f;
+        size_t whole;
+        assert_true(peer_next(&p, &f, &whole));
+        if (f.first == CLOSE) fail_msg("%.*s", (int)f.size - 2, f.data + 2);
+        if (memmem(f.data, f.size, ID(9), strlen(ID(9))) != NULL)
+            assert_non_null(memmem(f.data, f.size, "CURSOR_NOT_OPEN", 15));
+        seen++;
+        buf_drop_front(&p.in, whole);
+    }
+    assert_int_equal(seen, 4);
+    ws_say(&p, REQ(11, FETCH(1)));
+    ws_expect(&p, ID(11), INT(1));
+    ws_say(&p, REQ(12, SHUT(2)));
+    ws_say(&p, REQ(13, FETCH(1)));
+    ws_expect(&p, "response_ok", ID(12));
+    ws_expect(&p, ID(13), "CURSOR_NOT_OPEN");
+    peer_fini(&p);
+    sbed_free(&b);
+}
+
+/* Requests that race with the end of their stream. */
+static void test_ws_races(void **state)
+{
+    (void)state;
+    struct sbed b;
+    struct peer p;
+    sbed_new(&b);
+    CREATE(&b);
+    sbed_ws(&b, &p, "/");
+    ws_say(&p, HELLO);
+    ws_expect(&p, "hello_ok", "");
+    for (int round = 0; round < 100; round++) {
+        ws_say(&p, REQ(1, OPEN(1)));
+        ws_say(&p, REQ(2, "{\"type\":\"batch\",\"stream_id\":1,\"batch\":{\"steps\":[" STEP(
+                              "INSERT INTO t VALUES (NULL)") "]}}"));
+        ws_say(&p, REQ(3, CURSOR(1, 1, STEP("SELECT 1"))));
+        ws_say(&p, REQ(4, SHUT(1)));
+        ws_say(&p, REQ(5, FETCH(1)));
+        ws_say(&p, REQ(6, CURSOR(1, 1, STEP("SELECT 1"))));
+        ws_say(&p, REQ(7, DO(1, "SELECT 1")));
+        for (int i = 0; i < 7; i++)
+            ws_expect(&p, "\"type\":\"response_", "");
+    }
+    peer_fini(&p);
+    sbed_free(&b);
+}
+
+/* More messages than may wait: nothing is lost. */
+static void test_ws_flood(void **state)
+{
+    (void)state;
+    enum { COUNT = 3000 };
+    struct sbed b;
+    struct peer p;
+    struct buf out = BUF_INIT;
+    sbed_new(&b);
+    sbed_ws(&b, &p, "/");
+    frame_put(&out, TEXT, HELLO, strlen(HELLO));
+    frame_put(&out, TEXT, REQ(1, OPEN(1)), strlen(REQ(1, OPEN(1))));
+    for (int i = 0; i < COUNT; i++) {
+        static const char *const texts[] = {
+            REQ(2, DO(1, "SELECT 1")), REQ(3, DO(1, "INSERT INTO none VALUES (1)")),
+            REQ(4, "{\"type\":\"get_autocommit\",\"stream_id\":1}")};
+        frame_put(&out, TEXT, texts[i % 3], strlen(texts[i % 3]));
+    }
+    peer_write(&p, out.data, out.size);
+    for (int i = 0; i < COUNT + 2; i++)
+        ws_expect(&p, "{", "");
+    buf_fini(&out);
+    peer_fini(&p);
+    sbed_free(&b);
+}
+
+/* What the store has not confirmed is no success, on either way. */
+static void test_not_durable(void **state)
+{
+    (void)state;
+    struct sbed b;
+    struct peer p;
+    sbed_new(&b);
+    CREATE(&b);
+    b.ts->conf.sync = true;
+    atomic_store(&b.ts->store, STORE_FAILS);
+    sbed_expect(&b, PIPE, "", ONE("INSERT INTO t VALUES (1)"), 503, "NOT_DURABLE");
+    sbed_ws(&b, &p, "/");
+    ws_say(&p, HELLO);
+    ws_say(&p, REQ(1, OPEN(1)));
+    ws_say(&p, REQ(2, DO(1, "INSERT INTO t VALUES (2)")));
+    ws_say(
+        &p,
+        REQ(3, "{\"type\":\"batch\",\"stream_id\":1,\"batch\":{\"steps\":[" STEP(
+                   "INSERT INTO t "
+                   "VALUES (3)") "," STEP("PRAGMA user_version = 3") "," STEP("SELECT 1") "]}}"));
+    ws_say(&p, REQ(4, CURSOR(1, 1, STEP("INSERT INTO t VALUES (4)"))));
+    ws_say(&p, REQ(5, DO(1, "SELECT 5")));
+    ws_expect(&p, "hello_ok", "");
+    ws_expect(&p, "response_ok", ID(1));
+    for (int i = 2; i < 5; i++)
+        ws_expect(&p, "response_error", "NOT_DURABLE");
+    ws_expect(&p, ID(5), INT(5));
+    peer_fini(&p);
+    b.ts->conf.sync = false;
+    assert_int_equal(count_rows(&b), 4);
+    sbed_free(&b);
+}
+
+static void test_expiry(void **state)
+{
+    (void)state;
+    struct sbed b;
+    struct peer p;
+    struct buf key = BUF_INIT, public = BUF_INIT, token = BUF_INIT;
+    struct err err;
+    char claims[100], hello[3000];
+    sbed_prepare(&b);
+    assert_int_equal(jwt_key_new(JWT_HS256, &key, &public, &err), RC_OK);
+    assert_int_equal(buf_append(&key, "", 1, &err), RC_OK);
+    b.opts.auth.key_text = (const char *)key.data;
+    sbed_start(&b);
+    sbed_expect(&b, PIPE, "", ONE("SELECT 1"), 401, "AUTH_");
+    assert_int_equal(b.ts->count, 0);
+    snprintf(claims, sizeof claims, "{\"a\":\"rw\",\"exp\":%lld}",
+             (long long)(os_now_ms() / 1000 - JWT_LEEWAY_S + 2));
+    assert_int_equal(jwt_sign((const char *)key.data, claims, &token, &err), RC_OK);
+    assert_int_equal(buf_append(&token, "", 1, &err), RC_OK);
+    snprintf(hello, sizeof hello, "{\"type\":\"hello\",\"jwt\":\"%s\"}", (char *)token.data);
+    b.token = (const char *)token.data;
+    sbed_expect(&b, PIPE, "", ONE("SELECT 1"), 200, INT(1));
+    sbed_ws(&b, &p, "/");
+    ws_say(&p, hello);
+    ws_say(&p, REQ(1, OPEN(1)));
+    ws_say(&p, REQ(2, DO(1, "SELECT 1")));
+    ws_expect(&p, "hello_ok", "");
+    ws_expect(&p, "response_ok", ID(1));
+    ws_expect(&p, "response_ok", ID(2));
+    os_sleep_ms(2100);
+    ws_say(&p, REQ(3, DO(1, "SELECT 1")));
+    ws_say(&p, REQ(4, CURSOR(1, 1, STEP("SELECT 1"))));
+    ws_say(&p, REQ(5, FETCH(1)));
+    ws_expect(&p, ID(3), "AUTH_JWT_EXPIRED");
+    ws_expect(&p, ID(4), "AUTH_JWT_EXPIRED");
+    ws_expect(&p, ID(5), "CURSOR_NOT_OPEN");
+    sbed_expect(&b, PIPE, "", ONE("SELECT 1"), 401, "AUTH_JWT_EXPIRED");
+    peer_fini(&p);
+    buf_fini(&key);
+    buf_fini(&public);
+    buf_fini(&token);
+    sbed_free(&b);
+}
+
+/* ---- Clients that go, and a server that goes, in each state ---- */
+
+enum state { WAITS_FOR_TURN, IN_QUEUE, RUNS, WAITS_FOR_STORE, STATES };
+static const char *const bodies[STATES] = {
+    "{\"requests\":[" SQL("BEGIN IMMEDIATE") "," SQL("INSERT INTO t VALUES (10)") "]}",
+    ONE("INSERT INTO t VALUES (11)"), ONE(SLOW), ONE("INSERT INTO t VALUES (13)")};
+static const char *const frames[STATES] = {
+    REQ(2, DO(1, "BEGIN IMMEDIATE")), REQ(2, DO(1, "INSERT INTO t VALUES (11)")),
+    REQ(2, DO(1, SLOW)), REQ(2, DO(1, "INSERT INTO t VALUES (13)"))};
+
+static void reach(struct sbed *b, enum state how, char baton[8000], struct client *c,
+                  struct peer *p)
+{
+    baton[0] = '\0';
+    if (how <= IN_QUEUE) sbed_pipe(b, baton, SQL("BEGIN IMMEDIATE"), 200, GOOD);
+    b->ts->conf.sync = how == WAITS_FOR_STORE;
+    atomic_store(&b->ts->store, STORE_SLEEPS);
+    *c = client_connect(b->address);
+    sbed_send(b, c, PIPE, "", bodies[how]);
+    if (how == WAITS_FOR_STORE) os_sleep_ms(100); /* one number for both */
+    sbed_ws(b, p, "/");
+    ws_say(p, HELLO);
+    ws_say(p, REQ(1, OPEN(1)));
+    ws_say(p, how == WAITS_FOR_STORE ? REQ(2, DO(1, "INSERT INTO t VALUES (14)")) : frames[how]);
+    ws_expect(p, "hello_ok", "");
+    ws_expect(p, "response_ok", ID(1));
+    os_sleep_ms(150);
+    assert_int_equal(http_server_active(b->server->http), 1);
+}
+
+static void test_clients_go(void **state)
+{
+    (void)state;
+    for (enum state how = 0; how < STATES; how++) {
+        struct sbed b;
+        struct client c;
+        struct peer p;
+        static char baton[8000];
+        sbed_new(&b);
+        CREATE(&b);
+        reach(&b, how, baton, &c, &p);
+        client_close(&c);
+        peer_fini(&p);
+        if (how == WAITS_FOR_STORE) {
+            assert_int_equal(fake_wake(b.ts), 2);
+            b.ts->conf.sync = false;
+        }
+        int64_t until = os_mono_ms() + 3000;
+        while (how != IN_QUEUE &&
+               (http_server_active(b.server->http) > 0 || atomic_load(&b.server->ws_open) > 0)) {
+            if (os_mono_ms() > until) fail_msg("state %d: it goes on for nobody", (int)how);
+            os_sleep_ms(5);
+        }
+        if (how <= IN_QUEUE) sbed_pipe(&b, baton, SQL("COMMIT"), 200, GOOD);
+        assert_int_equal(count_rows(&b), how == WAITS_FOR_STORE ? 2 : 0);
+        sbed_expect(&b, PIPE, "", ONE("INSERT INTO t VALUES (20)"), 200, GOOD);
+        sbed_free(&b);
+    }
+}
+
+static void *wake_later(void *ts)
+{
+    os_sleep_ms(300);
+    fake_wake(ts);
+    return NULL;
+}
+
+static void test_server_goes(void **state)
+{
+    (void)state;
+    for (enum state how = 0; how < STATES; how++) {
+        struct sbed b;
+        struct client c;
+        struct peer p;
+        pthread_t thread;
+        static char baton[8000];
+        sbed_prepare(&b);
+        b.ts->engine.hold_ms = 2500;
+        sbed_start(&b);
+        CREATE(&b);
+        reach(&b, how, baton, &c, &p);
+        if (how == WAITS_FOR_STORE)
+            assert_int_equal(pthread_create(&thread, NULL, wake_later, b.ts), 0);
+        int64_t since = os_mono_ms();
+        server_stop(b.server, 50);
+        int64_t ms = os_mono_ms() - since;
+        if (ms > 6000) fail_msg("state %d: the end takes %lld ms", (int)how, (long long)ms);
+        if (how == WAITS_FOR_STORE) pthread_join(thread, NULL);
+        client_close(&c);
+        peer_fini(&p);
+        b.ts->conf.sync = false;
+        sbed_start(&b);
+        assert_int_equal(count_rows(&b), how == WAITS_FOR_STORE ? 2 : 0);
+        sbed_free(&b);
+    }
+}
+
+/* What is at work on a WebSocket may end, as long as there is time. */
+static void test_drain(void **state)
+{
+    (void)state;
+    struct sbed b;
+    struct peer p;
+    sbed_new(&b);
+    sbed_ws(&b, &p, "/");
+    ws_say(&p, HELLO);
+    ws_say(&p, REQ(1, OPEN(1)));
+    ws_say(&p, REQ(2, DO(1, "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE "
+                            "x < 1000000) SELECT max(x) FROM c")));
+    ws_expect(&p, "hello_ok", "");
+    ws_expect(&p, "response_ok", ID(1));
+    server_stop(b.server, 20000);
+    ws_expect(&p, ID(2), INT(1000000));
+    peer_expect_close(&p, 1001);
+    peer_fini(&p);
+    fake_free(b.ts);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_routes),      cmocka_unit_test(test_batons),
+        cmocka_unit_test(test_cursors),     cmocka_unit_test(test_ws),
+        cmocka_unit_test(test_ws_cursors),  cmocka_unit_test(test_ws_races),
+        cmocka_unit_test(test_ws_flood),    cmocka_unit_test(test_not_durable),
+        cmocka_unit_test(test_expiry),      cmocka_unit_test(test_clients_go),
+        cmocka_unit_test(test_server_goes), cmocka_unit_test(test_drain),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
