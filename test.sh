@@ -80,7 +80,7 @@ tools/need cmake=cmake ninja=ninja-build gcc=gcc libc6-dev pkg-config=pkg-config
     libxxhash-dev libyaml-dev libjansson-dev libcurl4-openssl-dev libssl-dev \
     libexpat1-dev libssh-dev libnats-dev libmicrohttpd-dev libwslay-dev zlib1g-dev \
     libgnutls28-dev libedit-dev libcmocka-dev libsqlite3-dev npm=npm \
-    sqlite3=sqlite3 clang=clang libclang-rt-14-dev || exit 1
+    sqlite3=sqlite3 curl=curl openssl=openssl clang=clang libclang-rt-14-dev || exit 1
 # Real servers, for the tests of the stores; a test whose server is missing says so and is skipped.
 case " $stages " in
 *" debug "* | *" asan "*)
