@@ -96,14 +96,17 @@ void exec_run(struct exec *x)
         if (next != NEXT_GO) break;
         next_request(x);
     }
-    if (next == NEXT_WORK || next == NEXT_SLOW)
-        crew_submit(next == NEXT_WORK ? x->env->work : x->env->slow, &x->job);
-    else if (next != NEXT_WAIT)
+    if (next == NEXT_WORK || next == NEXT_SLOW) {
+        x->slow = next == NEXT_SLOW;
+        crew_submit(x->slow ? x->env->slow : x->env->work, &x->job);
+    } else if (next != NEXT_WAIT) {
         finish(x);
+    }
 }
 
 void exec_to_work(struct exec *x)
 {
+    x->slow = false;
     crew_submit(x->env->work, &x->job);
 }
 

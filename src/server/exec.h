@@ -83,6 +83,7 @@ struct exec {
     struct sql_last last; /* of the stream, if what runs now stays */
     int64_t unit_until_ms; /* so long a batch may hold the write lock as one unit */
     bool here; /* on a thread that must not wait */
+    bool slow; /* on one of the slow crew */
     bool in_batch, tried_unit, refused, own, tx, denied, committed, flushed;
     bool partial; /* a failed write has kept some rows */
 };

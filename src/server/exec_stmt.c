@@ -6,6 +6,7 @@
 
 #define FLUSH_SIZE (64u << 10)
 #define FAST_US    1000 /* a read that needs less is not slow any more */
+#define OWN_MS     50   /* for a read of a transaction on the working crew */
 
 static bool blocked(const struct exec *x, enum sql_way way, struct sql_error *sql_err);
 static enum next read_here_or_there(struct exec *x, const struct hrana_stmt *st);
@@ -44,6 +45,8 @@ enum next exec_script(struct exec *x, const struct hrana_sql *sql)
 {
     struct err err;
     struct sql_error sql_err;
+    /* Without a turn to wait for there can be many of them, and they may be slow. */
+    if (x->ses->stream.all_read && !x->slow) return NEXT_SLOW;
     if (x->here) return NEXT_WORK;
     enum rc rc = exec_resolve(x, sql, &err);
     if (rc != RC_OK) return exec_fail(x, rc, &err);
@@ -301,23 +304,38 @@ static enum next own(struct exec *x, const struct hrana_stmt *st)
     x->own = true;
     if (x->here) return NEXT_WORK;
     if (x->denied) return denied(x, HRANA_EXECUTE);
+    /* Reads of transactions can be many and slow: others' turns must not wait behind them. */
+    struct sql_engine *engine = x->ses->tenant->engine;
+    bool brief = !x->slow && sql_kind_of(x->sql, x->sql_size) == SQL_KIND_READ;
+    if (brief && sql_engine_is_slow(engine, x->sql, x->sql_size)) return NEXT_SLOW;
     int64_t since = os_mono_us();
     uint64_t before = s->commit;
     hrana_put_mark(x->enc);
     enum rc rc = exec_open(x, HRANA_EXECUTE, &err);
     if (rc != RC_OK) return exec_fail(x, rc, &err);
-    const struct call call = exec_call(x, x->env->query_ms);
+    const struct call call = exec_call(x, brief ? OWN_MS : x->env->query_ms);
     const struct sql_limits limits = exec_limits(x);
     const struct sql_stmt stmt = {x->sql, x->sql_size, st->args, st->arg_count, st->want_rows};
     const struct sql_sink sink = {exec_sink_cols, exec_sink_row, x};
+    x->here = brief; /* nothing may be flushed that may run again */
     x->result = (struct sql_done){0};
     sql_error_own(&sql_err, "", "%s", "");
     if (!exec_attach(x, &sql_err, &rc, &err))
         rc = sql_stream_run(s, &call, &limits, &stmt, &sink, &x->result, &sql_err, &err);
+    x->here = false;
     if (rc == RC_AGAIN) {
         hrana_put_rewind(x->enc);
         return ask_turn(x);
     }
+    bool gone = x->gone != NULL && atomic_load(x->gone);
+    bool more = rc == RC_CANCELED || (rc == RC_TOO_BIG && x->flush != NULL);
+    if (more && brief && !gone) {
+        hrana_put_rewind(x->enc);
+        sql_engine_note(engine, x->sql, x->sql_size, true);
+        return NEXT_SLOW;
+    }
+    if (x->slow && os_mono_us() - since < FAST_US)
+        sql_engine_note(engine, x->sql, x->sql_size, false);
     exec_note(x, since, rc == RC_OK ? NULL : &sql_err);
     return close_stmt(x, rc, before, &sql_err, &err);
 }

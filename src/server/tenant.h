@@ -130,8 +130,8 @@ struct tenants_ops {
     /* Of an open tenant; 0: it is not open. Does not count as use. */
     uint64_t (*commits)(struct tenants *ts, const char *name);
     /* A transaction that is in the store: its pages in ascending order (fn NULL: none), after all
-     * of it was checked. Fails: RC_NOT_FOUND the log does not have it by itself; as store_get; fn's.
-     */
+     * of it was checked. Fails: RC_NOT_FOUND the log does not have it by itself; RC_CORRUPT; as
+     * store_get; fn's. */
     enum rc (*batch)(struct tenants *ts, struct tenant *t, uint64_t txid, const struct call *call,
                      struct tenant_batch *ret, tenant_page_fn *fn, void *ctx, struct err *err);
     /* A new file with the database as of this transaction, exactly; txid 0: as of now. Whoever asks

@@ -385,6 +385,27 @@ async function useTenant(server, tenant, way, done) {
     wire?.vanish();
 }
 
+/* However many slow reads one tenant's transactions do, another's transactions go on. */
+scenes.neighbours = () =>
+    withServer(limits, {}, async (server) => {
+        const slow = burn(await roundsFor(server, 200));
+        await once(server, 'CREATE TABLE t(v INTEGER)');
+        makeTenant(server.data, 'other');
+        const crowd = Array.from({ length: 60 }, async () => {
+            const stream = new HttpStream(server.port, { tenant: 'other' });
+            await ask(stream, 'BEGIN');
+            await ask(stream, slow);
+            await ask(stream, 'COMMIT');
+            await stream.close();
+        });
+        const all = Promise.all(crowd);
+        all.catch(() => {});
+        await sleep(500);
+        const wait = await timed(once(server, 'BEGIN IMMEDIATE'));
+        assert(wait < LATE_MS, `a transaction waited ${Math.round(wait)} ms`);
+        await all;
+    });
+
 /* Version 1 over HTTP: a failure is told by the status, also one of the whole batch. */
 scenes.v1 = () =>
     withServer({ args: ['-txn-timeout', '5s', '-query-timeout', '300ms'] }, {}, async (server) => {

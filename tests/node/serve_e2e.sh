@@ -19,7 +19,7 @@ cleanup() {
 }
 ram=
 trap cleanup EXIT
-trap 'exit 1' INT TERM
+trap 'exit 1' INT TERM HUP PIPE
 : >out
 : >err
 rc=0

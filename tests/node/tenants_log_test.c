@@ -13,6 +13,9 @@
 #include "node/tenants_intern.h"
 
 #define PAGE 4096
+#define FILL                                                                                       \
+    "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 500) "             \
+    "INSERT INTO t SELECT randomblob(1000) FROM n"
 
 struct copy { /* of a database, kept up to date by batches */
     uint8_t *pages;
@@ -65,8 +68,7 @@ static void batches_make_images(void **state)
 {
     static const char *const sql[] = {
         "CREATE TABLE t(x); INSERT INTO t VALUES (1)",
-        "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 500) "
-        "INSERT INTO t SELECT randomblob(1000) FROM n",
+        FILL,
         "UPDATE t SET x = randomblob(900) WHERE rowid % 10 = 0",
         "DELETE FROM t WHERE rowid > 5",
         "VACUUM",
