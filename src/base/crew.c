@@ -63,9 +63,9 @@ void crew_submit(struct crew *c, struct crew_job *job)
     *c->tail = job;
     c->tail = &job->next;
     c->waiting++;
-    bool wake = c->sleeping > 0;
+    /* Under the lock: the job may be what the crew's owner waits for, to free it. */
+    if (c->sleeping > 0) pthread_cond_signal(&c->cond);
     thr_unlock(&c->lock);
-    if (wake) pthread_cond_signal(&c->cond);
 }
 
 size_t crew_waiting(struct crew *c)

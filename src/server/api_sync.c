@@ -11,7 +11,6 @@
  */
 #include <fcntl.h>
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "base/mem.h"
@@ -30,6 +29,7 @@ static void answer_info(struct sync_ask *y);
 static void answer_export(struct sync_ask *y);
 static enum rc send_file(struct sync_ask *y, const char *path, struct err *err);
 static void reply_frames(struct sync_ask *y, uint32_t newest);
+static void reply_number(struct ask *a, unsigned status, const char *name, uint32_t value);
 
 void api_sync(struct ask *a)
 {
@@ -133,28 +133,31 @@ static void answer(struct sync_ask *y)
 static void reply_frames(struct sync_ask *y, uint32_t newest)
 {
     struct ask *a = y->ask;
-    char text[48];
-    if (a->out.size > 0) {
+    if (a->out.size > 0)
         http_reply(a->http, 200, BYTES, &a->out);
-        return;
-    }
-    snprintf(text, sizeof text, "{\"generation\":%" PRIu32 "}", newest);
-    http_reply_text(a->http, 400, "application/json", text);
+    else
+        reply_number(a, 400, "generation", newest);
 }
 
 static void answer_info(struct sync_ask *y)
 {
     struct err err;
     uint32_t generation;
-    char text[48];
     const struct call call = sync_call(y);
     enum rc rc = sync_log_info(y->log, &call, y->wait.txid, &generation, &err);
-    if (rc != RC_OK) {
+    if (rc != RC_OK)
         sync_fail(y, rc, &err);
-        return;
-    }
-    snprintf(text, sizeof text, "{\"current_generation\":%" PRIu32 "}", generation);
-    http_reply_text(y->ask->http, 200, "application/json", text);
+    else
+        reply_number(y->ask, 200, "current_generation", generation);
+}
+
+static void reply_number(struct ask *a, unsigned status, const char *name, uint32_t value)
+{
+    struct err err;
+    if (buf_printf(&a->out, &err, "{\"%s\":%" PRIu32 "}", name, value) == RC_OK)
+        http_reply(a->http, status, "application/json", &a->out);
+    else
+        ask_fail_rc(a, RC_NO_MEM, &err);
 }
 
 static void answer_export(struct sync_ask *y)

@@ -121,7 +121,7 @@ void ask_drop_session(struct ask *a)
 /* What concerns no tenant, and needs no token. */
 static bool answer_plain(struct ask *a)
 {
-    char text[96];
+    struct err err;
     switch (a->target.route) {
     case ROUTE_HEALTH:
         http_reply_text(a->http, 200, NULL, "");
@@ -130,8 +130,10 @@ static bool answer_plain(struct ask *a)
         http_reply_text(a->http, 200, "text/plain", "sluice " SLUICE_VERSION);
         return true;
     case ROUTE_PROBE:
-        snprintf(text, sizeof text, PROBE_TEXT, (int)a->target.version);
-        http_reply_text(a->http, 200, "text/plain", text);
+        if (buf_printf(&a->out, &err, PROBE_TEXT, (int)a->target.version) == RC_OK)
+            http_reply(a->http, 200, "text/plain", &a->out);
+        else
+            ask_fail_rc(a, RC_NO_MEM, &err);
         return true;
     case ROUTE_NONE:
         ask_fail_text(a, 404, "NOT_FOUND", "There is nothing at %s %s", http_method(a->http),

@@ -44,8 +44,8 @@ static enum rc seal(const struct batons *b, const char *tenant, struct buf *byte
                     struct err *err);
 static enum rc unseal(const struct batons *b, const char *tenant, const char *baton,
                       struct buf *bytes, struct sql_error *sql_err, struct err *err);
-static void mac_of(const struct batons *b, const char *tenant, const void *data, size_t size,
-                   uint8_t mac[MAC_SIZE]);
+static enum rc mac_of(const struct batons *b, const char *tenant, const void *data, size_t size,
+                      uint8_t mac[MAC_SIZE], struct err *err);
 static bool carries(const struct session *s);
 static enum rc put_clean(const struct session *s, struct buf *bytes, struct err *err);
 static enum rc take_clean(const struct buf *bytes, struct stored *stored, struct sql_last *last,
@@ -191,7 +191,7 @@ static enum rc seal(const struct batons *b, const char *tenant, struct buf *byte
                     struct err *err)
 {
     uint8_t mac[MAC_SIZE];
-    mac_of(b, tenant, bytes->data, bytes->size, mac);
+    TRY(mac_of(b, tenant, bytes->data, bytes->size, mac, err));
     TRY(buf_append(bytes, mac, sizeof mac, err));
     TRY(base64url_put(out, bytes->data, bytes->size, err));
     return buf_append(out, "", 1, err);
@@ -207,7 +207,7 @@ static enum rc unseal(const struct batons *b, const char *tenant, const char *ba
     if (ours) ours = base64url_get(baton, size, bytes->data);
     if (ours) {
         bytes->size = BASE64URL_BYTES(size) - MAC_SIZE;
-        mac_of(b, tenant, bytes->data, bytes->size, mac);
+        TRY(mac_of(b, tenant, bytes->data, bytes->size, mac, err));
         ours = CRYPTO_memcmp(mac, bytes->data + bytes->size, MAC_SIZE) == 0;
     }
     if (ours) return RC_OK;
@@ -215,15 +215,17 @@ static enum rc unseal(const struct batons *b, const char *tenant, const char *ba
     return err_set(err, RC_NOT_FOUND, "a baton that is not one of ours");
 }
 
-static void mac_of(const struct batons *b, const char *tenant, const void *data, size_t size,
-                   uint8_t mac[MAC_SIZE])
+static enum rc mac_of(const struct batons *b, const char *tenant, const void *data, size_t size,
+                      uint8_t mac[MAC_SIZE], struct err *err)
 {
     uint8_t inner[32], whole[32];
     unsigned length = 0;
-    HMAC(EVP_sha256(), b->opts.key, BATON_KEY_SIZE, (const uint8_t *)tenant, strlen(tenant), inner,
-         &length);
-    HMAC(EVP_sha256(), inner, sizeof inner, data, size, whole, &length);
+    if (HMAC(EVP_sha256(), b->opts.key, BATON_KEY_SIZE, (const uint8_t *)tenant, strlen(tenant),
+             inner, &length) == NULL ||
+        HMAC(EVP_sha256(), inner, sizeof inner, data, size, whole, &length) == NULL)
+        return err_mem(err, "the seal of a baton");
     memcpy(mac, whole, MAC_SIZE);
+    return RC_OK;
 }
 
 /* ---- Clean ones ---- */

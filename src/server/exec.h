@@ -80,10 +80,10 @@ struct exec {
     const char *sql;   /* of the statement at hand */
     size_t sql_size;
     struct sql_done result;
-    struct sql_last last; /* of the stream, if what runs now stays */
+    struct sql_last last;  /* of the stream, if what runs now stays */
     int64_t unit_until_ms; /* so long a batch may hold the write lock as one unit */
-    bool here; /* on a thread that must not wait */
-    bool slow; /* on one of the slow crew */
+    bool here;             /* on a thread that must not wait */
+    bool slow;             /* on one of the slow crew */
     bool in_batch, tried_unit, refused, own, tx, denied, committed, flushed;
     bool partial; /* a failed write has kept some rows */
 };

@@ -61,7 +61,7 @@ bool sync_take_log(struct sync_ask *y)
 {
     const struct server_opts *o = &y->ask->server->opts;
     struct err err;
-    enum rc rc = sync_log_of(o->ops, o->tenants, y->ask->tenant, &y->log, &err);
+    enum rc rc = sync_log_of(o->ops, o->tenants, y->ask->tenant, o->spill_dir, &y->log, &err);
     if (rc != RC_OK) sync_fail(y, rc, &err);
     return rc == RC_OK;
 }

@@ -1,5 +1,6 @@
 /* sync_log.c -- see sync_log.h. */
 #include "server/sync_log.h"
+#include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdlib.h>
@@ -14,7 +15,7 @@
 #define FRESH_MIN       1000       /* the same when a new replica asks */
 #define FRESH_FACTOR    2
 #define MARK_BATCHES    64
-#define MARK_FRAMES     1024
+#define MARK_FRAMES     256 /* so what is too large for memory is not counted again */
 #define SAVE_MARKS      16
 #define GENS_MAX        4096
 #define GENS_MARKED     2          /* newest generations whose marks are kept on disk */
@@ -25,6 +26,18 @@ struct cached {
     unsigned refs;       /* [lock] the list is one */
     struct tenant_batch b;
     struct buf data; /* for each page 4 bytes of number, and the page */
+};
+struct big { /* a transaction that is too large for memory, unpacked in a file without a name */
+    unsigned refs; /* [lock] the log is one */
+    int fd;
+    struct tenant_batch b;
+};
+struct record { /* in that file, and in memory */
+    uint8_t number[4], page[SYNC_PAGE_SIZE];
+};
+struct unpack {
+    int fd;
+    uint32_t count;
 };
 struct mark {              /* a place to start counting from */
     uint64_t txid, frames; /* frames of the generation up to and with txid */
@@ -43,7 +56,9 @@ struct sync_log {
     struct tenants *ts;
     struct tenant *t;
     pthread_mutex_t lock;
+    const char *dir;      /* for large transactions; NULL: none */
     struct cached *cache; /* [lock] */
+    struct big *big;      /* [lock] the last one */
 
     pthread_mutex_t gens_lock; /* before lock; held while the log is counted */
     struct gen *gens;          /* [gens_lock] and all below; ascending numbers without holes */
@@ -72,6 +87,12 @@ static void free_extra(struct tenant_extra *x);
 static void unref(struct sync_log *l, struct cached *c);
 static struct cached *take_cached(struct sync_log *l, uint64_t txid);
 static void put_cached(struct sync_log *l, struct cached *c);
+static struct big *take_big(struct sync_log *l, uint64_t txid);
+static void unref_big(struct sync_log *l, struct big *g);
+static enum rc make_big(struct sync_log *l, const struct call *call, uint64_t txid,
+                        struct big **ret, struct err *err);
+static enum rc unpack_page(void *ctx, const struct tenant_batch *b, uint32_t pgno, const void *page,
+                           struct err *err);
 static enum rc collect_page(void *ctx, const struct tenant_batch *b, uint32_t pgno,
                             const void *page, struct err *err);
 static enum rc replay(const struct cached *c, tenant_page_fn *fn, void *ctx, struct err *err);
@@ -96,17 +117,20 @@ static enum rc add_mark(struct gen *g, const struct mark *end, bool *ret_added, 
 static enum rc find_gen(struct sync_log *l, uint32_t number, struct gen **ret, struct err *err);
 static enum rc find_frame(struct sync_log *l, const struct call *call, struct gen *g,
                           uint64_t frame, struct place *ret, struct err *err);
+static enum rc put_batch(struct sync_log *l, const struct call *call, uint64_t txid,
+                         struct frames *f, struct err *err);
+static enum rc put_part(const struct big *g, struct frames *f, struct err *err);
 static enum rc put_frame(void *ctx, const struct tenant_batch *b, uint32_t pgno, const void *page,
                          struct err *err);
 
 enum rc sync_log_of(const struct tenants_ops *ops, struct tenants *ts, struct tenant *t,
-                    struct sync_log **ret_l, struct err *err)
+                    const char *dir, struct sync_log **ret_l, struct err *err)
 {
     struct tenant_extra *x = atomic_load(&t->extra);
     if (x == NULL) {
         struct sync_log *l = mem_calloc(1, sizeof *l);
         if (l == NULL) return err_mem(err, "what replicas follow");
-        *l = (struct sync_log){.extra.free = free_extra, .ops = ops, .ts = ts, .t = t};
+        *l = (struct sync_log){.extra.free = free_extra, .ops = ops, .ts = ts, .t = t, .dir = dir};
         pthread_mutex_init(&l->lock, NULL);
         pthread_mutex_init(&l->gens_lock, NULL);
         if (atomic_compare_exchange_strong(&t->extra, &x, &l->extra))
@@ -125,6 +149,7 @@ void sync_log_free(struct sync_log *l)
         next = c->next;
         unref(l, c);
     }
+    if (l->big != NULL) unref_big(l, l->big);
     forget(l);
     mem_free(l->gens);
     pthread_mutex_destroy(&l->gens_lock);
@@ -141,6 +166,12 @@ enum rc sync_log_batch(struct sync_log *l, const struct call *call, uint64_t txi
         *ret = c->b;
         unref(l, c);
         return rc;
+    }
+    struct big *g = fn == NULL ? take_big(l, txid) : NULL;
+    if (g != NULL) {
+        *ret = g->b;
+        unref_big(l, g);
+        return RC_OK;
     }
     struct collect col = {.fn = fn, .ctx = ctx};
     col.c = mem_calloc(1, sizeof *col.c); /* without memory: not kept */
@@ -218,11 +249,8 @@ enum rc sync_log_frames(struct sync_log *l, const struct call *call, uint64_t ne
     }
     thr_unlock(&l->gens_lock);
     if (rc != RC_OK || f.from >= f.to) return rc;
-    for (f.at = at.before + 1; f.at < f.to; at.txid++) {
-        struct tenant_batch b;
-        f.page = 0;
-        TRY(sync_log_batch(l, call, at.txid, &b, put_frame, &f, err));
-    }
+    for (f.at = at.before + 1; f.at < f.to; at.txid++)
+        TRY(put_batch(l, call, at.txid, &f, err));
     return RC_OK;
 }
 
@@ -284,6 +312,63 @@ static void put_cached(struct sync_log *l, struct cached *c)
         next = drop->next;
         unref(l, drop);
     }
+}
+
+static struct big *take_big(struct sync_log *l, uint64_t txid)
+{
+    thr_lock(&l->lock);
+    struct big *g = l->big;
+    if (g != NULL && g->b.txid == txid)
+        g->refs++;
+    else
+        g = NULL;
+    thr_unlock(&l->lock);
+    return g;
+}
+
+static void unref_big(struct sync_log *l, struct big *g)
+{
+    thr_lock(&l->lock);
+    bool last = --g->refs == 0;
+    thr_unlock(&l->lock);
+    if (!last) return;
+    os_close(g->fd);
+    mem_free(g);
+}
+
+/* Else each answer of some frames would have to unpack all of it. */
+static enum rc make_big(struct sync_log *l, const struct call *call, uint64_t txid,
+                        struct big **ret, struct err *err)
+{
+    struct big *g = mem_calloc(1, sizeof *g);
+    if (g == NULL) return err_mem(err, "a large transaction");
+    *g = (struct big){.refs = 1, .fd = -1};
+    enum rc rc = os_open(l->dir, O_RDWR | O_TMPFILE, 0600, &g->fd, err);
+    struct unpack u = {.fd = g->fd};
+    if (rc == RC_OK) rc = l->ops->batch(l->ts, l->t, txid, call, &g->b, unpack_page, &u, err);
+    if (rc != RC_OK) {
+        unref_big(l, g);
+        return rc;
+    }
+    thr_lock(&l->lock);
+    struct big *old = l->big;
+    l->big = g;
+    g->refs++;
+    thr_unlock(&l->lock);
+    if (old != NULL) unref_big(l, old);
+    *ret = g;
+    return RC_OK;
+}
+
+static enum rc unpack_page(void *ctx, const struct tenant_batch *b, uint32_t pgno, const void *page,
+                           struct err *err)
+{
+    struct unpack *u = ctx;
+    struct record r;
+    (void)b;
+    put_le32(r.number, pgno);
+    memcpy(r.page, page, sizeof r.page);
+    return os_pwrite(u->fd, &r, sizeof r, (uint64_t)u->count++ * sizeof r, err);
 }
 
 static enum rc collect_page(void *ctx, const struct tenant_batch *b, uint32_t pgno,
@@ -586,6 +671,38 @@ static enum rc find_frame(struct sync_log *l, const struct call *call, struct ge
             TRY(add_mark(g, &at, &added, err));
     }
     *ret = (struct place){.txid = at.txid + 1, .before = at.frames};
+    return RC_OK;
+}
+
+static enum rc put_batch(struct sync_log *l, const struct call *call, uint64_t txid,
+                         struct frames *f, struct err *err)
+{
+    struct tenant_batch b;
+    f->page = 0;
+    TRY(head_of(l, call, txid, &b, err));
+    if (l->dir == NULL || (size_t)b.pages * sizeof(struct record) <= BATCH_CACHE_MAX)
+        return sync_log_batch(l, call, txid, &b, put_frame, f, err);
+    struct big *g = take_big(l, txid);
+    if (g == NULL) TRY(make_big(l, call, txid, &g, err));
+    enum rc rc = put_part(g, f, err);
+    unref_big(l, g);
+    return rc;
+}
+
+static enum rc put_part(const struct big *g, struct frames *f, struct err *err)
+{
+    uint64_t first = f->at, end = first + g->b.pages;
+    if (f->at < f->from) f->at = f->from;
+    while (f->at < f->to && f->at < end) {
+        struct record r;
+        size_t got;
+        uint64_t i = f->at - first;
+        TRY(os_pread(g->fd, &r, sizeof r, i * sizeof r, &got, err));
+        if (got < sizeof r) return err_set(err, RC_IO, "an unpacked transaction is cut");
+        f->page = (uint32_t)i;
+        TRY(put_frame(f, &g->b, get_le32(r.number), r.page, err));
+    }
+    f->at = end;
     return RC_OK;
 }
 

@@ -28,9 +28,10 @@
 #define SYNC_CACHE_MAX  (4u << 20)
 
 struct sync_log;
-/* It belongs to the tenant. Fails: RC_NO_MEM. */
+/* It belongs to the tenant. dir: a folder for large transactions while they are read in parts;
+ * NULL: they are unpacked anew each time. Fails: RC_NO_MEM. */
 MUST_CHECK enum rc sync_log_of(const struct tenants_ops *ops, struct tenants *ts, struct tenant *t,
-                               struct sync_log **ret_l, struct err *err);
+                               const char *dir, struct sync_log **ret_l, struct err *err);
 void sync_log_free(struct sync_log *l); /* NULL is fine; the tenant does it */
 
 /* As tenants_ops.batch, from memory if it was asked for before. */

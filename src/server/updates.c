@@ -33,9 +33,9 @@ static void set_bit(uint8_t *bits, uint64_t i, uint64_t count);
 
 enum rc updates_get(const void *body, size_t size, struct updates_request *ret, struct err *err)
 {
-    struct in in = {.at = body, .end = (const uint8_t *)body + size};
     *ret = (struct updates_request){0};
-    if (size == 0) return RC_OK;
+    if (size == 0) return RC_OK; /* and there may be no body */
+    struct in in = {.at = body, .end = (const uint8_t *)body + size};
     while (in.at < in.end)
         if (!field(&in, ret))
             return err_set(err, RC_INVALID, "the body is not a request of /pull-updates");

@@ -404,8 +404,8 @@ static struct msg *next_msg(struct wstream *st)
         thr_lock(&c->lock);
         struct msg *m = st->head;
         bool closed = st->closed; /* once it does not run, it is another's */
-        bool leave = m == NULL && !closed && atomic_load(&c->gone) &&
-                     !sql_stream_clean(&st->session.stream);
+        bool leave =
+            m == NULL && !closed && atomic_load(&c->gone) && !sql_stream_clean(&st->session.stream);
         if (m != NULL) {
             st->head = m->next;
             if (st->head == NULL) st->tail = &st->head;

@@ -86,5 +86,5 @@ struct client *client_ref(struct client *c);
 /* The client has gone: end what its streams have open, as soon as they are idle. */
 void wire_gone(struct client *c);
 size_t wire_pending_max(const struct client *c); /* under the lock */
-void wire_fini(struct client *c); /* streams and cursors; nothing runs any more */
+void wire_fini(struct client *c);                /* streams and cursors; nothing runs any more */
 #endif

@@ -10,9 +10,9 @@
 const CONFIGS_MAX = 200000;
 
 /*
- * One register. ops: {type: read|write|cas, value (read: what it gave; else the new one), old (cas),
- * start, end, outcome: ok|fail|unknown}. A cas that fails saw another value. A write that failed
- * never was. Returns null, or what is wrong.
+ * One register. ops: {type: read|write|cas, value (what a read gave; else the new one), old (of a
+ * cas), start, end, outcome: ok|fail|unknown}. A cas that fails saw another value; a write that
+ * failed never was. Returns null, or what is wrong.
  *
  * Walks through beginnings and ends in order of time, with all states that may be true: the value,
  * and which of the open operations have taken effect (Lowe's just-in-time linearization).
@@ -188,11 +188,7 @@ function findCycle(txns, final, writers, place) {
             if (size > 0) {
                 const writer = writers.get(list[size - 1]);
                 add(writer, index, 'wr');
-                if (
-                    writer !== index &&
-                    size < list.length &&
-                    writers.get(list[size]) === writer
-                ) {
+                if (writer !== index && size < list.length && writers.get(list[size]) === writer) {
                     wrong.push(`in the midst of another (G1b): ${show(txn)}`);
                 }
             }

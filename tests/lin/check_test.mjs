@@ -110,12 +110,7 @@ const lists = [
             [2, [2]],
         ],
     ],
-    [
-        /in real time/,
-        'an old state',
-        [txn(0, 1, 'ok', a(1, 1)), txn(2, 3, 'ok', r(1))],
-        [[1, [1]]],
-    ],
+    [/in real time/, 'an old state', [txn(0, 1, 'ok', a(1, 1)), txn(2, 3, 'ok', r(1))], [[1, [1]]]],
     [/itself/, 'not its own', [txn(0, 1, 'ok', a(1, 1), r(1))], [[1, [1]]]],
     [/differ/, 'two reads', [txn(0, 9, 'ok', r(1), r(1, 1)), txn(0, 9, 'ok', a(1, 1))], [[1, [1]]]],
 ];

@@ -174,9 +174,10 @@ async function main() {
     const wrong = check(history, state);
     if (end !== 0) wrong.push(`the server ended with ${end}`);
     else wrong.push(...compareLog(server));
+    const { ok, fail, unknown } = history.counts;
     console.log(
-        `killed ${ends.killed} times, ended ${ends.ended}, disk full ${ends.full}; operations: ok ${history.counts.ok}, ` +
-            `failed ${history.counts.fail}, unknown ${history.counts.unknown}; transfers there ` +
+        `killed ${ends.killed} times, ended ${ends.ended}, disk full ${ends.full}; ` +
+            `operations: ok ${ok}, failed ${fail}, unknown ${unknown}; transfers there ` +
             `${state.ledger.length}; checked in ${Math.round(performance.now() - began)} ms`,
     );
     for (const [why, count] of [...history.failures].sort((a, b) => b[1] - a[1]).slice(0, 12)) {

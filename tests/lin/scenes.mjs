@@ -214,7 +214,7 @@ scenes.group = () =>
         await once(server, 'CREATE TABLE t(v INTEGER)');
         const work = `INSERT INTO t ${burn(await roundsFor(server, 150))}`;
         const wire = await Wire.open(server.port);
-        const all = Array.from({ length: 60 }, () => ask(new WsStream(wire), work).catch(() => {}));
+        const all = Array.from({ length: 30 }, () => ask(new WsStream(wire), work).catch(() => {}));
         await sleep(200);
         const other = new HttpStream(server.port);
         const wait = await timed(ask(other, 'BEGIN IMMEDIATE').then(() => ask(other, 'COMMIT')));
@@ -432,11 +432,16 @@ scenes.churn = () =>
             while (Date.now() < end) {
                 const wire = await Wire.open(server.port);
                 const asked = [];
-                for (let i = 0; i < 100; i++) asked.push(wire.ask(anything()));
-                const answers = Promise.allSettled(asked);
+                const streams = { newest: 0 };
+                for (let i = 0; i < 400; i++) {
+                    asked.push(wire.ask(anything(streams)).catch(() => {}));
+                    if (random.chance(5)) await sleep(random.below(3));
+                }
+                const answers = Promise.all(asked);
                 if (random.chance(50)) await answers;
                 wire.vanish();
                 await answers;
+                assert(server.alive(), `the server has ended: ${server.gone}`);
             }
         };
         await Promise.all([one(), one(), one(), one()]);
@@ -444,31 +449,28 @@ scenes.churn = () =>
         assert(wait < HOLD_MS + LATE_MS, `a write waited ${Math.round(wait)} ms`);
     });
 
-function anything() {
-    const stream_id = random.below(3);
+function anything(streams) {
+    /* A number that is in use may not be opened again: that would end the connection. */
+    if (streams.newest < 3 || random.chance(15)) {
+        return { type: 'open_stream', stream_id: ++streams.newest };
+    }
+    const stream_id = streams.newest - random.below(3);
     const cursor_id = random.below(3);
     const select = stmt(random.chance(20) ? burn(3000) : 'SELECT 1');
     const write = stmt('INSERT INTO t VALUES (?)', text('x'));
     const sql = random.pick([select, write, stmt('BEGIN IMMEDIATE'), stmt('COMMIT')]);
     const batch = { steps: [{ stmt: select }, { stmt: sql }] };
-    /* A stream that is open already may not be opened again: that would end the connection. */
     return random.pick([
-        { type: 'open_stream', stream_id: fresh() },
-        { type: 'close_stream', stream_id },
-        { type: 'execute', stream_id: used(), stmt: sql },
-        { type: 'execute', stream_id: used(), stmt: sql },
-        { type: 'batch', stream_id: used(), batch },
-        { type: 'open_cursor', stream_id: used(), cursor_id, batch },
+        { type: 'execute', stream_id, stmt: sql },
+        { type: 'execute', stream_id, stmt: select },
+        { type: 'batch', stream_id, batch },
+        { type: 'open_cursor', stream_id, cursor_id, batch },
         { type: 'fetch_cursor', cursor_id, max_count: 2 },
         { type: 'close_cursor', cursor_id },
-        { type: 'close_stream', stream_id: used() },
-        { type: 'get_autocommit', stream_id: used() },
+        { type: 'close_stream', stream_id },
+        { type: 'get_autocommit', stream_id },
     ]);
 }
-
-let newest = 10;
-const fresh = () => ++newest;
-const used = () => newest - random.below(3);
 
 const wanted = argv.length > 0 ? argv : Object.keys(scenes);
 let failed = 0;

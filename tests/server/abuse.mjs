@@ -13,9 +13,9 @@ import { HttpStream, Wire, WsStream, execute, rows } from '../lin/client.mjs';
 import { Random, seedFrom } from '../lin/random.mjs';
 import { Server, sleep } from '../lin/server.mjs';
 
-const MIB = 1024;          /* KiB */
+const MIB = 1024; /* KiB */
 const GROWTH_MAX = 400 * MIB;
-const SLOW_MS = 50;        /* p99 of a normal client beside slow ones */
+const SLOW_MS = 50; /* p99 of a normal client beside slow ones */
 
 const argv = process.argv.slice(2);
 const at = argv.indexOf('--seed');
@@ -152,7 +152,10 @@ cases.smuggling = async () => {
         const text2 = await raw([text], { timeout: 700 });
         assert(!text2.includes('sluice v'), `${name}: the hidden request was answered: ${text2}`);
         const all = statuses(text2);
-        assert(all.every((one) => one >= 400), `${name}: ${all}`);
+        assert(
+            all.every((one) => one >= 400),
+            `${name}: ${all}`,
+        );
     }
     for (const [name, chunks] of [
         ['a size that is none', 'zz\r\nabc\r\n0\r\n\r\n'],
@@ -227,9 +230,20 @@ function deepBatch(depth) {
 
 cases.paths = async () => {
     for (const url of [
-        '/%00', '/v3/pipeline%00', '/dev/%00/v3/pipeline', '/dev/../../etc/passwd/v3/pipeline',
-        '/dev/%2e%2e/v3/pipeline', '/dev/a%2fb/v3/pipeline', '/dev//v3/pipeline', '/dev/', '//',
-        '/%', '/%zz', `/dev/${'a'.repeat(5000)}/v3/pipeline`, '/dev/\xff/v3/pipeline', '*',
+        '/%00',
+        '/v3/pipeline%00',
+        '/dev/%00/v3/pipeline',
+        '/dev/../../etc/passwd/v3/pipeline',
+        '/dev/%2e%2e/v3/pipeline',
+        '/dev/a%2fb/v3/pipeline',
+        '/dev//v3/pipeline',
+        '/dev/',
+        '//',
+        '/%',
+        '/%zz',
+        `/dev/${'a'.repeat(5000)}/v3/pipeline`,
+        '/dev/\xff/v3/pipeline',
+        '*',
     ]) {
         const body = `Content-Length: ${select.length}`;
         const got = await status([head(`POST ${url} HTTP/1.1`, body) + select]);
@@ -257,7 +271,10 @@ cases.answers = async () => {
     const big = 'SELECT zeroblob(20000000)';
     const stream = new HttpStream(server.port);
     const all = await stream.run(Array(40).fill(execute(big)));
-    assert(all.some((answer) => answer.error), '800 MB in one answer');
+    assert(
+        all.some((answer) => answer.error),
+        '800 MB in one answer',
+    );
     await stream.close();
     bounded(before);
     const sockets = Array.from({ length: 12 }, () => {
@@ -287,7 +304,10 @@ cases.websockets = async () => {
         ['a reserved bit', [0xf1, 0x80, 0, 0, 0, 0]],
         ['an unknown opcode', [0x83, 0x80, 0, 0, 0, 0]],
         ['a long ping', [0x89, 0xfe, 0x01, 0x00, 0, 0, 0, 0]],
-        ['a huge message', [0x81, 0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0x20]],
+        [
+            'a huge message',
+            [0x81, 0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0x20],
+        ],
         ['not UTF-8', [0x81, 0x82, 0, 0, 0, 0, 0xff, 0xff]],
         ['a part of nothing', [0x80, 0x80, 0, 0, 0, 0]],
     ]) {

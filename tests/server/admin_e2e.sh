@@ -22,6 +22,7 @@ trap cleanup EXIT
 : >err
 
 start() {
+    : >"$dir/log" # the old one says "serving", too
     "$PROGRAM" serve -data "$dir/data" -listen 127.0.0.1:0 -admin-listen 127.0.0.1:0 "$@" \
         >"$dir/log" 2>&1 </dev/null &
     pid=$!
@@ -29,6 +30,9 @@ start() {
         grep -qs 'msg=serving' "$dir/log" && break
         sleep 0.1
     done
+    cp "$dir/log" "$dir/out"
+    shown="serve $*"
+    what='a server' && check grep -qs 'msg=serving' "$dir/log"
     users=http://$(sed -n 's/.*msg=serving addr=\([^ ]*\).*/\1/p' "$dir/log")
     admin=http://$(sed -n 's/.*msg=serving.* admin=\([^ ]*\).*/\1/p' "$dir/log")
 }

@@ -86,7 +86,7 @@ static const char *const settings[] = {
 };
 static const char *const begins[] = {
     "BEGIN",         "BEGIN IMMEDIATE",  "begin exclusive transaction;", "BEGIN DEFERRED",
-    "/* x */ BEGIN", "BEGIN CONCURRENT", "BEGIN TRANSACTION READONLY"};
+    "/* x */ BEGIN", "BEGIN CONCURRENT", "BEGIN IMMEDIATE TRANSACTION"};
 static const char *const ends[] = {
     "COMMIT", "ROLLBACK", "END TRANSACTION", "-- x\\n COMMIT;", "rollback transaction",
     "COMMIT", ";COMMIT"};

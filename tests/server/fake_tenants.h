@@ -28,7 +28,7 @@ struct tenants {
     struct fake list[FAKE_MAX];
     size_t count;
     struct sql_engine_opts engine; /* for those that are opened from now on */
-    struct tenant_conf conf;
+    struct tenant_conf conf, sync_conf;
     atomic_int store;
     atomic_bool hide;                      /* peek finds nothing */
     struct tenant_wait *waits[FAKE_WAITS]; /* [lock] while the store sleeps */
@@ -116,6 +116,7 @@ static inline void fake_wait(struct tenant *t, struct tenant_wait *w)
 {
     struct tenants *ts = ((struct fake *)t)->ts;
     struct err err;
+    w->txid = fake_index(t);
     thr_lock(&ts->lock);
     ts->waited++;
     int how = atomic_load(&ts->store);
@@ -124,12 +125,37 @@ static inline void fake_wait(struct tenant *t, struct tenant_wait *w)
         ts->waits[ts->wait_count++] = w;
     }
     thr_unlock(&ts->lock);
-    w->txid = fake_index(t);
     if (how == STORE_HAS_ALL) w->fn(w, RC_OK, NULL);
     if (how == STORE_FAILS) {
         err_set(&err, RC_AGAIN, "the store is away");
         w->fn(w, RC_AGAIN, &err);
     }
+}
+
+/* Do commits wait for the store? */
+static inline void fake_sync(struct tenants *ts, bool on)
+{
+    thr_lock(&ts->lock);
+    for (size_t i = 0; i < ts->count; i++)
+        atomic_store(&ts->list[i].t.conf, on ? &ts->sync_conf : &ts->conf);
+    thr_unlock(&ts->lock);
+}
+
+/* How many wait for the store; how many have done so. */
+static inline size_t fake_waiting(struct tenants *ts)
+{
+    thr_lock(&ts->lock);
+    size_t count = ts->wait_count;
+    thr_unlock(&ts->lock);
+    return count;
+}
+
+static inline size_t fake_waited(struct tenants *ts)
+{
+    thr_lock(&ts->lock);
+    size_t count = ts->waited;
+    thr_unlock(&ts->lock);
+    return count;
 }
 
 /* Let those go who wait for the store. */
@@ -170,6 +196,7 @@ static inline struct tenants *fake_new(void)
     snprintf(ts->dir, sizeof ts->dir, "/tmp/sluice-serve-XXXXXX");
     assert_non_null(mkdtemp(ts->dir));
     ts->conf.block_reason = "";
+    ts->sync_conf = (struct tenant_conf){.sync = true, .block_reason = ""};
     pthread_mutex_init(&ts->lock, NULL);
     assert_int_equal(sched_new("write", 2, NULL, NULL, &ts->pool, &err), RC_OK);
     return ts;

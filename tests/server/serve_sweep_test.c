@@ -8,8 +8,42 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <malloc.h>
+#include <sqlite3.h>
 #include "base/fault.h"
 #include "server/serve_bed.h"
+
+/* SQLite's allocations fail as well. */
+static void *sq_malloc(int size)
+{
+    return fault_hit(FAULT_ALLOC, "SQLite") ? NULL : malloc((size_t)size);
+}
+
+static void *sq_realloc(void *p, int size)
+{
+    return fault_hit(FAULT_ALLOC, "SQLite") ? NULL : realloc(p, (size_t)size);
+}
+
+static int sq_size(void *p)
+{
+    return (int)malloc_usable_size(p);
+}
+
+static int sq_roundup(int size)
+{
+    return (size + 7) & ~7;
+}
+
+static int sq_init(void *ctx)
+{
+    (void)ctx;
+    return SQLITE_OK;
+}
+
+static void sq_shutdown(void *ctx)
+{
+    (void)ctx;
+}
 
 static void make_table(struct xbed *b)
 {
@@ -19,15 +53,17 @@ static void make_table(struct xbed *b)
     session_fini(&s);
 }
 
+#define CHAIN(n, sql)  "," STEP_IF(OK_IF(n), sql)
+#define UNLESS(n, sql) "," STEP_IF("{\"type\":\"not\",\"cond\":" OK_IF(n) "}", sql)
 /* Messages that write the rows 1, 2 and 3, in different ways. */
 static const char *const messages[] = {
     SQL("INSERT INTO t VALUES (1, 0) RETURNING a") "," SQL("INSERT INTO t VALUES (2, 0)") "," SQL(
         "SELECT * FROM t") "," SQL("INSERT INTO t VALUES (3, 0)"),
     BATCH(STEP("INSERT INTO t VALUES (1, 0)") "," STEP("INSERT INTO t VALUES (1, 1)") "," STEP(
         "INSERT INTO t VALUES (2, 0)") "," STEP("INSERT INTO t VALUES (3, 0)")),
-    BATCH(STEP("BEGIN") "," STEP("INSERT INTO t VALUES (1, 0)") "," STEP("INSERT INTO t VALUES (2, "
-                                                                         "0)") "," STEP(
-        "INSERT INTO t VALUES (3, 0)") "," STEP_IF(OK_IF(3), "COMMIT")),
+    BATCH(STEP("BEGIN") CHAIN(0, "INSERT INTO t VALUES (1, 0)")
+              CHAIN(1, "INSERT INTO t VALUES (2, 0)") CHAIN(2, "INSERT INTO t VALUES (3, 0)")
+                  CHAIN(3, "COMMIT") UNLESS(4, "ROLLBACK")),
     SQL("BEGIN IMMEDIATE") "," SQL("INSERT INTO t VALUES (1, 0)") "," SQL(
         "INSERT INTO t VALUES (2, 0)") "," SQL("INSERT INTO t VALUES (3, 0)") "," SQL("COMMIT"),
     SCRIPT("INSERT INTO t VALUES (1, 0); INSERT INTO t VALUES (2, 0); INSERT INTO t VALUES (3, 0)"),
@@ -60,7 +96,7 @@ static bool once(struct xbed *b, const char *message, uint64_t n)
             rows != 3)
             fail_msg("%llu: told that all went well, and %d rows: %s", (unsigned long long)n,
                      (int)rows, out);
-        bool whole = strstr(message, "BEGIN") != NULL;
+        bool whole = strstr(message, "condition") != NULL;
         if (whole && rows != 0 && rows != 3)
             fail_msg("%llu: half a transaction", (unsigned long long)n);
         xcall_fini(&c);
@@ -97,28 +133,61 @@ static void test_messages(void **state)
 
 /* ---- Over sockets ---- */
 
-/* An answer, or the end of the connection: never silence. */
-static unsigned try_http(struct sbed *b, const char *path, const char *body, char *baton)
+static char text[1 << 20]; /* read into, without an allocation */
+
+/* Until the server hangs up, or `end` comes; never silence. */
+static size_t read_until(int fd, const char *end)
 {
-    struct client c = client_connect(b->address);
-    sbed_send(b, &c, path, "", body);
-    struct answer a = client_answer(&c, false);
-    unsigned status = a.closed ? 0 : a.status;
-    const char *at = a.body.size > 0 ? memmem(a.body.data, a.body.size, "\"baton\":\"", 9) : NULL;
-    baton[0] = '\0';
-    if (at != NULL && status == 200) {
-        at += 9;
-        size_t size = 0, left = a.body.size - (size_t)(at - (char *)a.body.data);
-        while (size < left && at[size] != '"')
-            size++;
-        snprintf(baton, 8000, "%.*s", (int)size, at);
+    size_t size = 0;
+    for (;;) {
+        struct pollfd f = {.fd = fd, .events = POLLIN};
+        if (poll(&f, 1, CLIENT_WAIT_MS) != 1) fail_msg("the server says nothing");
+        ssize_t n = recv(fd, text + size, end == NULL ? sizeof text - 1 - size : 1, 0);
+        if (n > 0) size += (size_t)n;
+        text[size] = '\0';
+        if (n <= 0 || (end != NULL && strstr(text, end) != NULL)) return size;
+        assert_true(size < sizeof text - 1);
     }
-    answer_free(&a);
-    client_close(&c);
-    return status;
 }
 
-static void try_ws(struct sbed *b)
+/* Its baton, or "". */
+static void try_http(struct sbed *b, const char *path, const char *body, char *baton)
+{
+    struct client c = client_connect(b->address);
+    sbed_send(b, &c, path, "Connection: close\r\n", body);
+    (void)read_until(c.fd, NULL);
+    const char *at = strstr(text, "\"baton\":\"");
+    baton[0] = '\0';
+    if (at != NULL && strncmp(text, "HTTP/1.1 200", 12) == 0)
+        snprintf(baton, 8000, "%.*s", (int)strcspn(at + 9, "\""), at + 9);
+    client_close(&c);
+}
+
+/* Each message is answered, or the connection is closed. */
+static void try_ws(struct sbed *b, const struct buf *frames, size_t count)
+{
+    static const char head[] =
+        "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        "Sec-WebSocket-Protocol: hrana3\r\n\r\n";
+    static uint8_t memory[1 << 20];
+    struct client c = client_connect(b->address);
+    struct peer p = {.fd = c.fd, .in = BUF_ON(memory)};
+    (void)client_send(&c, head, sizeof head - 1);
+    size_t size = read_until(c.fd, "\r\n\r\n");
+    if (size > 0 && strncmp(text, "HTTP/1.1 101", 12) == 0) {
+        (void)client_send(&c, frames->data, frames->size);
+        for (size_t got = 0; got < count; got++) {
+            struct frame f;
+            size_t whole;
+            if (!peer_next(&p, &f, &whole) || f.first == CLOSE) break;
+            buf_drop_front(&p.in, whole);
+        }
+    }
+    peer_fini(&p);
+}
+
+static size_t make_frames(struct buf *out)
 {
     static const char *const texts[] = {
         HELLO,
@@ -134,71 +203,47 @@ static void try_ws(struct sbed *b)
         REQ(10, "{\"type\":\"describe\",\"stream_id\":2,\"sql\":\"SELECT 1\"}"),
         REQ(11, "{\"type\":\"get_autocommit\",\"stream_id\":2}"),
         REQ(12, SHUT(1))};
-    static const char head[] =
-        "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "
-        "dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: hrana3\r\n\r\n";
-    struct buf out = BUF_INIT;
-    struct client c = client_connect(b->address);
-    (void)client_send(&c, head, sizeof head - 1);
-    struct answer a = client_answer(&c, true);
-    bool upgraded = a.status == 101;
-    struct err err;
-    struct peer p = {.fd = c.fd};
     size_t count = sizeof texts / sizeof texts[0];
     for (size_t i = 0; i < count; i++)
-        frame_put(&out, TEXT, texts[i], strlen(texts[i]));
-    if (upgraded) {
-        if (c.in.size > 0) assert_int_equal(buf_append(&p.in, c.in.data, c.in.size, &err), RC_OK);
-        (void)client_send(&c, out.data, out.size);
-        /* Each one is answered, or the connection is closed. */
-        for (size_t got = 0; got < count; got++) {
-            struct frame f;
-            size_t whole;
-            if (!peer_next(&p, &f, &whole) || f.first == CLOSE) break;
-            buf_drop_front(&p.in, whole);
-        }
-    }
-    answer_free(&a);
-    buf_fini(&out);
-    buf_fini(&c.in);
-    peer_fini(&p);
+        frame_put(out, TEXT, texts[i], strlen(texts[i]));
+    return count;
 }
 
 static bool once_served(struct sbed *b, int how, uint64_t n)
 {
     static char baton[8000], other[8000];
     static char body[9000];
+    CLEANUP(buf_fini) struct buf frames = BUF_INIT;
+    size_t count = make_frames(&frames);
     baton[0] = '\0';
     atomic_store(&b->ts->hide, n % 2 == 0); /* the tenant is to be opened */
     fault_arm(FAULT_ALLOC, n, false);
     if (how == 0) {
-        (void)try_http(
-            b, PIPE,
-            "{\"requests\":[{\"type\":\"store_sql\",\"sql_id\":1,\"sql\":\"SELECT 1\"}," SQL(
-                "INSERT INTO t(b) VALUES (1)") "]}",
-            baton);
+        try_http(b, PIPE,
+                 "{\"requests\":[{\"type\":\"store_sql\",\"sql_id\":1,\"sql\":\"SELECT 1\"}," SQL(
+                     "INSERT INTO t(b) VALUES (1)") "]}",
+                 baton);
         snprintf(body, sizeof body,
                  "{\"baton\":%s%s%s,\"requests\":[" SQL("BEGIN IMMEDIATE") "," SQL("SELECT 1") "]}",
                  baton[0] != '\0' ? "\"" : "", baton[0] != '\0' ? baton : "null",
                  baton[0] != '\0' ? "\"" : "");
-        (void)try_http(b, PIPE, body, other);
+        try_http(b, PIPE, body, other);
         snprintf(body, sizeof body,
                  "{\"baton\":\"%s\",\"requests\":[" SQL("ROLLBACK") ",{\"type\":\"close\"}]}",
                  other);
-        if (other[0] != '\0') (void)try_http(b, PIPE, body, baton);
+        if (other[0] != '\0') try_http(b, PIPE, body, baton);
     } else if (how == 1) {
-        (void)try_http(b, "/v3/cursor",
-                       "{\"batch\":{\"steps\":[" STEP(
-                           "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x "
-                           "< 9000) SELECT x FROM c") "," STEP("INSERT INTO t(b) VALUES (1)") "]}}",
-                       baton);
-        (void)try_http(b, "/v1/batch",
-                       "{\"batch\":{\"steps\":[" STEP("INSERT INTO t(b) VALUES (1)") "," STEP(
-                           "nonsense") "]}}",
-                       baton);
+        try_http(b, "/v3/cursor",
+                 "{\"batch\":{\"steps\":[" STEP(
+                     "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x "
+                     "< 9000) SELECT x FROM c") "," STEP("INSERT INTO t(b) VALUES (1)") "]}}",
+                 baton);
+        try_http(b, "/v1/batch",
+                 "{\"batch\":{\"steps\":[" STEP("INSERT INTO t(b) VALUES (1)") "," STEP(
+                     "nonsense") "]}}",
+                 baton);
     } else {
-        try_ws(b);
+        try_ws(b, &frames, count);
     }
     bool done = !fault_fired();
     fault_arm(0, 0, false);
@@ -257,6 +302,9 @@ static void test_start(void **state)
 
 int main(void)
 {
+    static const sqlite3_mem_methods memory = {sq_malloc,  free,    sq_realloc,  sq_size,
+                                               sq_roundup, sq_init, sq_shutdown, NULL};
+    assert_int_equal(sqlite3_config(SQLITE_CONFIG_MALLOC, &memory), SQLITE_OK);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_messages),
         cmocka_unit_test(test_served),

@@ -1,4 +1,4 @@
-/* serve_test.c -- the service over real sockets: HTTP and WebSocket, streams, clients that go. */
+/* serve_test.c -- the service over real sockets: HTTP and WebSocket, streams, cursors. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -6,8 +6,6 @@
 #include <cmocka.h>
 #include "server/serve_bed.h"
 
-#define SLOW                                                                                       \
-    "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c"
 #define ONE(sql)  "{\"requests\":[" SQL(sql) "]}"
 #define CREATE(b) sbed_expect(b, PIPE, "", ONE("CREATE TABLE t(a INTEGER PRIMARY KEY)"), 200, GOOD)
 
@@ -81,17 +79,16 @@ static void test_batons(void **state)
     sbed_free(&b);
 }
 
+#define MORE(sql) "," STEP(sql)
+#define NUMBERS                                                                                    \
+    "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 20000) SELECT x "    \
+    "FROM c"
 static void test_cursors(void **state)
 {
     (void)state;
     struct sbed b;
-    static const char big[] = "{\"batch\":{\"steps\":[" STEP("BEGIN") "," STEP(
-        "WITH RECURSIVE c(x) AS (SELECT 1 UNION "
-        "ALL SELECT x + 1 FROM c WHERE x < 20000) "
-        "SELECT x FROM c") "," STEP("INSERT INTO t VALUES (5)") "," STEP("nonsense") "," STEP("SELE"
-                                                                                              "CT "
-                                                                                              "'end"
-                                                                                              "'") "]}}";
+    static const char big[] = "{\"batch\":{\"steps\":[" STEP("BEGIN") MORE(NUMBERS)
+        MORE("INSERT INTO t VALUES (5)") MORE("nonsense") MORE("SELECT 'end'") "]}}";
     sbed_new(&b);
     CREATE(&b);
     sbed_expect(
@@ -282,7 +279,7 @@ static void test_not_durable(void **state)
     struct peer p;
     sbed_new(&b);
     CREATE(&b);
-    b.ts->conf.sync = true;
+    fake_sync(b.ts, true);
     atomic_store(&b.ts->store, STORE_FAILS);
     sbed_expect(&b, PIPE, "", ONE("INSERT INTO t VALUES (1)"), 503, "NOT_DURABLE");
     sbed_ws(&b, &p, "/");
@@ -302,187 +299,18 @@ static void test_not_durable(void **state)
         ws_expect(&p, "response_error", "NOT_DURABLE");
     ws_expect(&p, ID(5), INT(5));
     peer_fini(&p);
-    b.ts->conf.sync = false;
+    fake_sync(b.ts, false);
     assert_int_equal(count_rows(&b), 4);
     sbed_free(&b);
-}
-
-static void test_expiry(void **state)
-{
-    (void)state;
-    struct sbed b;
-    struct peer p;
-    struct buf key = BUF_INIT, public = BUF_INIT, token = BUF_INIT;
-    struct err err;
-    char claims[100], hello[3000];
-    sbed_prepare(&b);
-    assert_int_equal(jwt_key_new(JWT_HS256, &key, &public, &err), RC_OK);
-    assert_int_equal(buf_append(&key, "", 1, &err), RC_OK);
-    b.opts.auth.key_text = (const char *)key.data;
-    sbed_start(&b);
-    sbed_expect(&b, PIPE, "", ONE("SELECT 1"), 401, "AUTH_");
-    assert_int_equal(b.ts->count, 0);
-    snprintf(claims, sizeof claims, "{\"a\":\"rw\",\"exp\":%lld}",
-             (long long)(os_now_ms() / 1000 - JWT_LEEWAY_S + 2));
-    assert_int_equal(jwt_sign((const char *)key.data, claims, &token, &err), RC_OK);
-    assert_int_equal(buf_append(&token, "", 1, &err), RC_OK);
-    snprintf(hello, sizeof hello, "{\"type\":\"hello\",\"jwt\":\"%s\"}", (char *)token.data);
-    b.token = (const char *)token.data;
-    sbed_expect(&b, PIPE, "", ONE("SELECT 1"), 200, INT(1));
-    sbed_ws(&b, &p, "/");
-    ws_say(&p, hello);
-    ws_say(&p, REQ(1, OPEN(1)));
-    ws_say(&p, REQ(2, DO(1, "SELECT 1")));
-    ws_expect(&p, "hello_ok", "");
-    ws_expect(&p, "response_ok", ID(1));
-    ws_expect(&p, "response_ok", ID(2));
-    os_sleep_ms(2100);
-    ws_say(&p, REQ(3, DO(1, "SELECT 1")));
-    ws_say(&p, REQ(4, CURSOR(1, 1, STEP("SELECT 1"))));
-    ws_say(&p, REQ(5, FETCH(1)));
-    ws_expect(&p, ID(3), "AUTH_JWT_EXPIRED");
-    ws_expect(&p, ID(4), "AUTH_JWT_EXPIRED");
-    ws_expect(&p, ID(5), "CURSOR_NOT_OPEN");
-    sbed_expect(&b, PIPE, "", ONE("SELECT 1"), 401, "AUTH_JWT_EXPIRED");
-    peer_fini(&p);
-    buf_fini(&key);
-    buf_fini(&public);
-    buf_fini(&token);
-    sbed_free(&b);
-}
-
-/* ---- Clients that go, and a server that goes, in each state ---- */
-
-enum state { WAITS_FOR_TURN, IN_QUEUE, RUNS, WAITS_FOR_STORE, STATES };
-static const char *const bodies[STATES] = {
-    "{\"requests\":[" SQL("BEGIN IMMEDIATE") "," SQL("INSERT INTO t VALUES (10)") "]}",
-    ONE("INSERT INTO t VALUES (11)"), ONE(SLOW), ONE("INSERT INTO t VALUES (13)")};
-static const char *const frames[STATES] = {
-    REQ(2, DO(1, "BEGIN IMMEDIATE")), REQ(2, DO(1, "INSERT INTO t VALUES (12)")),
-    REQ(2, DO(1, SLOW)), REQ(2, DO(1, "INSERT INTO t VALUES (13)"))};
-
-static void reach(struct sbed *b, enum state how, char baton[8000], struct client *c,
-                  struct peer *p)
-{
-    baton[0] = '\0';
-    if (how <= IN_QUEUE) sbed_pipe(b, baton, SQL("BEGIN IMMEDIATE"), 200, GOOD);
-    b->ts->conf.sync = how == WAITS_FOR_STORE;
-    atomic_store(&b->ts->store, STORE_SLEEPS);
-    *c = client_connect(b->address);
-    sbed_send(b, c, PIPE, "", bodies[how]);
-    if (how == WAITS_FOR_STORE) os_sleep_ms(100); /* one number for both */
-    sbed_ws(b, p, "/");
-    ws_say(p, HELLO);
-    ws_say(p, REQ(1, OPEN(1)));
-    ws_say(p, how == WAITS_FOR_STORE ? REQ(2, DO(1, "INSERT INTO t VALUES (14)")) : frames[how]);
-    ws_expect(p, "hello_ok", "");
-    ws_expect(p, "response_ok", ID(1));
-    os_sleep_ms(150);
-    assert_int_equal(http_server_active(b->server->http), 1);
-}
-
-static void test_clients_go(void **state)
-{
-    (void)state;
-    for (enum state how = 0; how < STATES; how++) {
-        struct sbed b;
-        struct client c;
-        struct peer p;
-        static char baton[8000];
-        sbed_new(&b);
-        CREATE(&b);
-        reach(&b, how, baton, &c, &p);
-        client_close(&c);
-        peer_fini(&p);
-        if (how == WAITS_FOR_STORE) {
-            assert_int_equal(fake_wake(b.ts), 2);
-            b.ts->conf.sync = false;
-        }
-        int64_t until = os_mono_ms() + 3000;
-        while (how != IN_QUEUE &&
-               (http_server_active(b.server->http) > 0 || atomic_load(&b.server->ws_open) > 0)) {
-            if (os_mono_ms() > until) fail_msg("state %d: it goes on for nobody", (int)how);
-            os_sleep_ms(5);
-        }
-        if (how <= IN_QUEUE) sbed_pipe(&b, baton, SQL("COMMIT"), 200, GOOD);
-        assert_int_equal(count_rows(&b), how == WAITS_FOR_STORE ? 2 : 0);
-        sbed_expect(&b, PIPE, "", ONE("INSERT INTO t VALUES (20)"), 200, GOOD);
-        sbed_free(&b);
-    }
-}
-
-static void *wake_later(void *ts)
-{
-    os_sleep_ms(300);
-    fake_wake(ts);
-    return NULL;
-}
-
-static void test_server_goes(void **state)
-{
-    (void)state;
-    for (enum state how = 0; how < STATES; how++) {
-        struct sbed b;
-        struct client c;
-        struct peer p;
-        pthread_t thread;
-        static char baton[8000];
-        sbed_prepare(&b);
-        b.ts->engine.hold_ms = 2500;
-        sbed_start(&b);
-        CREATE(&b);
-        reach(&b, how, baton, &c, &p);
-        if (how == WAITS_FOR_STORE)
-            assert_int_equal(pthread_create(&thread, NULL, wake_later, b.ts), 0);
-        int64_t since = os_mono_ms();
-        server_stop(b.server, 50);
-        int64_t ms = os_mono_ms() - since;
-        if (ms > 6000) fail_msg("state %d: the end takes %lld ms", (int)how, (long long)ms);
-        if (how == WAITS_FOR_STORE) pthread_join(thread, NULL);
-        struct answer a = client_answer(&c, false);
-        bool told = a.status == 200;
-        answer_free(&a);
-        client_close(&c);
-        peer_fini(&p);
-        b.ts->conf.sync = false;
-        sbed_start(&b);
-        int64_t rows = count_rows(&b);
-        int64_t want = how == WAITS_FOR_STORE ? 2 : how == IN_QUEUE && told ? 1 : 0;
-        if (rows != want) fail_msg("state %d: %lld rows", (int)how, (long long)rows);
-        sbed_free(&b);
-    }
-}
-
-/* What is at work on a WebSocket may end, as long as there is time. */
-static void test_drain(void **state)
-{
-    (void)state;
-    struct sbed b;
-    struct peer p;
-    sbed_new(&b);
-    sbed_ws(&b, &p, "/");
-    ws_say(&p, HELLO);
-    ws_say(&p, REQ(1, OPEN(1)));
-    ws_say(&p, REQ(2, DO(1, "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE "
-                            "x < 1000000) SELECT max(x) FROM c")));
-    ws_expect(&p, "hello_ok", "");
-    ws_expect(&p, "response_ok", ID(1));
-    server_stop(b.server, 20000);
-    ws_expect(&p, ID(2), INT(1000000));
-    peer_expect_close(&p, 1001);
-    peer_fini(&p);
-    fake_free(b.ts);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_routes),      cmocka_unit_test(test_batons),
-        cmocka_unit_test(test_cursors),     cmocka_unit_test(test_ws),
-        cmocka_unit_test(test_ws_cursors),  cmocka_unit_test(test_ws_races),
-        cmocka_unit_test(test_ws_flood),    cmocka_unit_test(test_not_durable),
-        cmocka_unit_test(test_expiry),      cmocka_unit_test(test_clients_go),
-        cmocka_unit_test(test_server_goes), cmocka_unit_test(test_drain),
+        cmocka_unit_test(test_routes),     cmocka_unit_test(test_batons),
+        cmocka_unit_test(test_cursors),    cmocka_unit_test(test_ws),
+        cmocka_unit_test(test_ws_cursors), cmocka_unit_test(test_ws_races),
+        cmocka_unit_test(test_ws_flood),   cmocka_unit_test(test_not_durable),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

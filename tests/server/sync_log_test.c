@@ -25,6 +25,7 @@ struct bed {
     uint64_t fetched;
     struct buf kept;
     bool no_disk;
+    const char *dir;
     struct tenant t;
     struct sync_log *l;
 };
@@ -46,7 +47,7 @@ static enum rc fake_batch(struct tenants *ts, struct tenant *t, uint64_t txid,
                           const struct call *call, struct tenant_batch *ret, tenant_page_fn *fn,
                           void *ctx, struct err *err)
 {
-    uint8_t page[SYNC_PAGE_SIZE];
+    uint8_t page[2 * SYNC_PAGE_SIZE] = {0};
     (void)ts, (void)t, (void)call;
     if (txid < bed->first || txid > bed->newest) return err_set(err, RC_NOT_FOUND, "no such");
     CLEANUP(mem_freep) void *p = mem_alloc(8); /* a step that a sweep can fail */
@@ -96,7 +97,7 @@ static void reopen(void)
     struct err err;
     sync_log_free(bed->l);
     atomic_store(&bed->t.extra, NULL);
-    assert_int_equal(sync_log_of(&ops, NULL, &bed->t, &bed->l, &err), RC_OK);
+    assert_int_equal(sync_log_of(&ops, NULL, &bed->t, bed->dir, &bed->l, &err), RC_OK);
 }
 
 static int set_up(void **state)
@@ -237,6 +238,24 @@ static void many_generations(void **state)
         }
     }
     assert_true(last > first);
+}
+
+/* Unpacked once, however small the parts that are asked for. */
+static void large_transactions(void **state)
+{
+    (void)state;
+    add(1);
+    uint32_t g = info();
+    bed->page_count = 2000;
+    for (int i = 0; i < 3; i++)
+        add(900), add(3);
+    uint64_t all = check_generation(g, 1000);
+    bed->dir = "/tmp";
+    reopen();
+    bed->fetched = 0;
+    assert_int_equal(check_generation(g, 100), all);
+    assert_int_equal(check_generation(g, 77), all);
+    assert_in_range(bed->fetched, 6, 40);
 }
 
 /* Without anybody new a generation ends, too, by its length. */
@@ -396,8 +415,14 @@ static void sweep(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(one_generation), TEST(many_generations), TEST(long_generation), TEST(another_log),
-        TEST(full_disk),      TEST(memory),           TEST(sweep),
+        TEST(one_generation),
+        TEST(many_generations),
+        TEST(large_transactions),
+        TEST(long_generation),
+        TEST(another_log),
+        TEST(full_disk),
+        TEST(memory),
+        TEST(sweep),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -20,7 +20,7 @@ static void requests(void **state)
 {
     struct updates_request r;
     (void)state;
-    assert_int_equal(get("", 0, &r), RC_OK);
+    assert_int_equal(get(NULL, 0, &r), RC_OK);
     assert_int_equal(r.client_revision.size, 0);
     static const char full[] = "\x08\x01\x12\x02sr\x1a\x02"
                                "cr\x20\xac\x02\x2a\x01s\x32\x01x\x3a\x01q\x40\x01"
