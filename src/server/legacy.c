@@ -390,8 +390,14 @@ static enum rc put_error(struct arena *a, const struct span *error, struct buf *
     TRY(find(&p, "message", &ok));
     if (!ok) return err_set(err, RC_INVALID, "an error without a message");
     TRY(take_span(&p, &message));
-    TRY(LIT(out, "{\"error\":", err));
-    TRY(buf_append(out, message.at, message.size, err));
+    /* This API has SQLite's text alone. */
+    static const char prefix[] = "\"SQLite error: ";
+    size_t skip =
+        message.size >= sizeof prefix && memcmp(message.at, prefix, sizeof prefix - 1) == 0
+            ? sizeof prefix - 1
+            : 1;
+    TRY(LIT(out, "{\"error\":\"", err));
+    TRY(buf_append(out, (const char *)message.at + skip, message.size - skip, err));
     return LIT(out, "}", err);
 }
 

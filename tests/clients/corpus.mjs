@@ -829,11 +829,23 @@ add(
     'the statements are one transaction',
 );
 add('old: a constraint', [old(["INSERT INTO w(u) VALUES ('a')"]), look]);
-add('old: not SQL', old(['SELECT 1', 'SELEC']));
-add('old: a transaction', old(['BEGIN', 'SELECT 1', 'COMMIT']));
+add(
+    'old: not SQL',
+    old(['SELECT 1', 'SELEC']),
+    'a statement that cannot be parsed is an error of its own, not of the server',
+);
+add(
+    'old: a transaction',
+    old(['BEGIN', 'SELECT 1', 'COMMIT']),
+    'the statements are one transaction already',
+);
 add('old: nothing', old([]));
-add('old: too few parameters', old([{ q: 'SELECT ?, ?', params: [1] }]));
-add('old: no statements', { path: '/', body: {} });
+add(
+    'old: too few parameters',
+    old([{ q: 'SELECT ?, ?', params: [1] }]),
+    'the same words as everywhere else',
+);
+add('old: no statements', { path: '/', body: {} }, 'what cannot be read is 400 everywhere');
 
 /* ---- HTTP ---- */
 
