@@ -27,7 +27,7 @@ enum { /* what the authorizer saw while a statement was prepared */
        SEEN_DEFER = 1 << 4,   /* PRAGMA defer_foreign_keys with a value */
        SEEN_SETTING = 1 << 6, /* a PRAGMA that changes this connection */
        SEEN_ALONE = 1 << 5,   /* nothing for a transaction that others share */
-       SEEN_REPLACE = 1 << 6, /* REPLACE, under a policy: guard.replaces while it runs */
+       SEEN_REPLACE = 1 << 7, /* REPLACE, under a policy: guard.replaces while it runs */
 };
 
 enum conn_own { /* statements of our own, see conn.c */
