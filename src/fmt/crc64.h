@@ -1,6 +1,6 @@
 /*
  * crc64.h -- CRC-64/ISO as LTX uses it: reflected polynomial 0xD800000000000000, initial value and
- * final xor all ones; check("123456789") = 0xB90956C775A41001 (facts: LTX 1.4, Go hash/crc64 ISO).
+ * final xor all ones; check("123456789") = 0xB90956C775A41001 (as Go's hash/crc64 ISO).
  *
  * Finished values are passed around (0 for no bytes), so updates chain and combine:
  *   crc64(crc64(0, a), b) == crc64_combine(crc64(0, a), crc64(0, b), size of b)

@@ -6,7 +6,7 @@
  * never held twice. JSON and protobuf are two implementations of the same two tables of functions
  * (hrana_json.c, hrana_proto.c); what a request means is decided elsewhere, for both alike.
  *
- * Decoding is lenient (facts: integers as JSON numbers, escaped '/', base64 with or without padding
+ * Decoding is lenient (integers as JSON numbers, escaped '/', base64 with or without padding
  * and in the URL alphabet, unknown fields) and bounded: depth, number of requests, steps,
  * conditions and arguments, size of the arena.
  *

@@ -1,6 +1,6 @@
 /*
  * s3_conf.h -- from a URL and settings to what the S3 driver needs to know: Litestream's URL forms,
- * parameters and autodetected endpoints (facts 5.4, 5.5), for s3 and oss. Pure; threads: any.
+ * parameters and autodetected endpoints, for s3 and oss. Pure; threads: any.
  */
 #ifndef STORE_S3_CONF_H
 #define STORE_S3_CONF_H

@@ -149,7 +149,7 @@ static void test_application_checkpoints(void **state)
 }
 
 /* What a follower would conclude that looks only at the frame it stopped at and at the salts on its
- * way (the algorithm that the facts describe for Litestream): "continue, from the start of the
+ * way (Litestream's algorithm): "continue, from the start of the
  * restarted WAL". Returns the pages it would take. */
 static bool naive_continues(struct bed *b, const struct db_pos *saved)
 {
