@@ -1,11 +1,11 @@
 /*
  * auth.h -- who asks, and what may they do: tokens as libSQL's server takes them, and roles.
  *
- * Claims of a token, as libSQL's server has them: `a` "ro" | "rw" (default) | "roa" | "rwa"; `id` the
- * one tenant it is for; or `p`: { "ro"|"rw"|"roa"|"rwa": {"ns": [names], "tags": [...]} }, which
- * replaces `id` and `a`; `exp`, `nbf`. Ours: `role` or `roles`: names of roles of the configuration
- * (each must exist; several: what any of them allows and none denies), and `rules`: the rules of a
- * role in the token itself. Unknown claims are ignored.
+ * Claims of a token, as libSQL's server has them: `a` "ro" | "rw" (default) | "roa" | "rwa"; `id`
+ * the one tenant it is for; or `p`: { "ro"|"rw"|"roa"|"rwa": {"ns": [names], "tags": [...]} },
+ * which replaces `id` and `a`; `exp`, `nbf`. Ours: `role` or `roles`: names of roles of the
+ * configuration (each must exist; several: what any of them allows and none denies), and `rules`:
+ * the rules of a role in the token itself. Unknown claims are ignored.
  *
  * A role is a list of rules, tried in order; the first that matches decides; none: functions and
  * transactions are allowed, the rest is denied.
