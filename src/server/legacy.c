@@ -392,12 +392,13 @@ static enum rc put_error(struct arena *a, const struct span *error, struct buf *
     TRY(take_span(&p, &message));
     /* This API has SQLite's text alone. */
     static const char prefix[] = "\"SQLite error: ";
-    size_t skip =
-        message.size >= sizeof prefix && memcmp(message.at, prefix, sizeof prefix - 1) == 0
-            ? sizeof prefix - 1
-            : 1;
-    TRY(LIT(out, "{\"error\":\"", err));
-    TRY(buf_append(out, (const char *)message.at + skip, message.size - skip, err));
+    TRY(LIT(out, "{\"error\":", err));
+    if (message.size >= sizeof prefix && memcmp(message.at, prefix, sizeof prefix - 1) == 0) {
+        TRY(LIT(out, "\"", err));
+        message.at += sizeof prefix - 1;
+        message.size -= sizeof prefix - 1;
+    }
+    TRY(buf_append(out, message.at, message.size, err));
     return LIT(out, "}", err);
 }
 

@@ -68,7 +68,7 @@ static enum rc check_unseen(struct sql_conn *c, struct kept *k, struct sql_error
                             struct err *err);
 static int prepare_replace(struct sql_conn *c, const char *sql, size_t size, unsigned flags,
                            struct kept *k);
-static bool schema_was_stale(struct sql_conn *c);
+static void refresh_schema(struct sql_conn *c);
 static struct kept *keep(struct sql_conn *c, const struct kept *k);
 static void evict_oldest(struct sql_conn *c);
 static void drop(struct kept *k);
@@ -790,8 +790,10 @@ static enum rc prepare(struct sql_conn *c, const char *sql, size_t size, unsigne
         tail = sql + dialect_size;
     } else {
         code = sqlite3_prepare_v3(c->db, sql, (int)size, flags, &ret_k->stmt, &tail);
-        if (code == SQLITE_ERROR && schema_was_stale(c))
+        if (code == SQLITE_ERROR && !c->guard.denied) {
+            refresh_schema(c);
             code = sqlite3_prepare_v3(c->db, sql, (int)size, flags, &ret_k->stmt, &tail);
+        }
     }
     /* SQLite does as these PRAGMAs say while it prepares them, run or not. */
     if (c->guard.seen & SEEN_SETTING) c->tainted = true;
@@ -808,23 +810,16 @@ static enum rc prepare(struct sql_conn *c, const char *sql, size_t size, unsigne
     return RC_OK;
 }
 
-/* Before these refusals SQLite does not look whether another connection has changed the schema:
- * what is there already may be gone, what was not there may have come. True: it is up to date now.
- */
-static bool schema_was_stale(struct sql_conn *c)
+/* A statement may be refused for what another connection has changed since: SQLite looks for that
+ * only when a name is not found. So let it not find one. It keeps no snapshot by that. */
+static void refresh_schema(struct sql_conn *c)
 {
-    static const char *const texts[] = {"already", "duplicate column name",
-                                        "unable to identify the object to be reindexed"};
-    const char *text = sqlite3_errmsg(c->db);
-    bool any = false;
-    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
-        any |= strstr(text, texts[i]) != NULL;
-    if (!any) return false;
+    sqlite3_stmt *stmt = NULL;
     bool stepping = c->guard.stepping;
     c->guard.stepping = true;
-    int code = sqlite3_exec(c->db, "SELECT 1 FROM sqlite_schema LIMIT 1", NULL, NULL, NULL);
+    sqlite3_prepare_v3(c->db, "SELECT 1 FROM \"no such table\"", -1, 0, &stmt, NULL);
+    sqlite3_finalize(stmt);
     c->guard.stepping = stepping;
-    return code == SQLITE_OK;
 }
 
 /* A statement that reads columns which SQLite did not ask for. */

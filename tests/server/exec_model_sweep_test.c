@@ -126,7 +126,10 @@ static void make_statement(struct buf *out, const char *fmt)
 {
     say(out, "{\"sql\":\"");
     say(out, fmt, (int)roll(5), (int)roll(11), PICK(clauses), PICK(words));
-    say(out, "\"%s}", roll(20) == 0 ? ",\"args\":[{\"type\":\"null\"}]" : "");
+    /* Which of two mistakes is told depends on how old a connection's schema is. */
+    bool makes = strstr(fmt, "CREATE") != NULL || strstr(fmt, "ALTER") != NULL;
+    bool args = roll(20) == 0 && !makes;
+    say(out, "\"%s}", args ? ",\"args\":[{\"type\":\"null\"}]" : "");
 }
 #pragma GCC diagnostic pop
 
