@@ -419,7 +419,10 @@ static struct msg *next_msg(struct wstream *st)
         }
         if (m == NULL && closed) mem_free(st);
         if (m == NULL || !closed) return m;
-        answer_error(m, "STREAM_NOT_OPEN", "The stream is not open");
+        if (m->m.request.type == HRANA_FETCH_CURSOR)
+            answer_error(m, "CURSOR_NOT_OPEN", "The cursor is not open");
+        else
+            answer_error(m, "STREAM_NOT_OPEN", "The stream is not open");
     }
 }
 

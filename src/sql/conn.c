@@ -12,6 +12,8 @@
 #define STATEMENTS_MAX  1024
 #define KEPT_SQL_MAX    (64u << 10) /* a longer text is prepared each time */
 #define KEPT_BYTES_MAX  (4u << 20)  /* all kept statements together */
+#define OPEN_TRIES      20
+#define OPEN_SLEEP_US   2000
 #define ATTACHED_MAX    4
 #define SQL_SIZE_MAX    (256 << 20) /* bytes of a statement: blobs as hexadecimal digits in dumps */
 #define VALUE_MAX       (128u << 20)
@@ -108,7 +110,14 @@ enum rc sql_conn_open(const struct sql_conn_opts *opts, struct sql_conn **ret_co
     c->kept = mem_calloc(c->opts.statement_max, sizeof *c->kept);
     enum rc rc = RC_OK;
     if (c->path == NULL || c->kept == NULL) rc = err_mem(err, "a connection");
-    if (rc == RC_OK) rc = open_db(c, &c->db, err);
+    /* Another connection may be turning the new database into a WAL database at this moment; SQLite
+     * does not wait for that. */
+    for (int tries = 0; rc == RC_OK && c->db == NULL; tries++) {
+        rc = open_db(c, &c->db, err);
+        if (rc != RC_BUSY || tries == OPEN_TRIES) break;
+        os_sleep_us(OPEN_SLEEP_US);
+        rc = RC_OK;
+    }
     if (rc == RC_OK) rc = learn_encoding(c, err);
     if (rc != RC_OK) {
         sql_conn_close(c);
