@@ -107,7 +107,8 @@ function tapCounts(output) {
 
 async function tap(suite, configuration, file, options) {
     const began = Date.now();
-    const done = await program(process.execPath, [file], options);
+    const env = { SERVER: kind, ...options?.env };
+    const done = await program(process.execPath, [file], { ...options, env });
     note(suite, configuration, tapCounts(done.output), { ...done, began });
 }
 

@@ -12,7 +12,8 @@ export function skip(reason) {
 
 /* A check is [name, function, known]: `known` is the reason why this server is expected to fail it,
  * or undefined. An expected failure that does not fail is a failure of the list. Ends the
- * process. */
+ * process. A check may be skipped for what another server does not have, or for a program that was
+ * started by hand; with SERVER=sluice, as `run` has it, that is a failure. */
 export async function runChecks(title, checks, { only, after } = {}) {
     const count = { passed: 0, failed: 0, skipped: 0, known: 0 };
     let number = 0;
@@ -31,7 +32,11 @@ export async function runChecks(title, checks, { only, after } = {}) {
                 print(true, name);
             }
         } catch (error) {
-            if (error instanceof Skip) {
+            if (error instanceof Skip && process.env.SERVER === 'sluice') {
+                count.failed++;
+                print(false, `${name}: skipped, but nothing is to be missing here`);
+                console.log(indent(error.message));
+            } else if (error instanceof Skip) {
                 count.skipped++;
                 print(true, `${name} # SKIP ${error.message}`);
             } else if (known) {
