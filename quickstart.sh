@@ -2,8 +2,8 @@
 # From nothing to a restored database, in about a minute after the build: ./quickstart.sh
 #
 # Installs what a Debian machine lacks, builds Sluice, and plays one story in build/quickstart: a
-# shop writes into SQLite, Sluice backs it up, the machine burns in the middle of it, and the shop
-# is restored. Run it as often as you like. --program PATH plays the story with another build.
+# shop writes into SQLite, Sluice backs it up, the machine burns in the middle of it, the shop is
+# restored, and then served to clients over the network. Run it as often as you like. --program PATH plays the story with another build.
 set -eu
 cd "$(dirname "$0")"
 program=
@@ -15,9 +15,9 @@ fail() {
     exit 1
 }
 
-writer='' feeder='' daemon=''
+writer='' feeder='' daemon='' server=''
 cleanup() {
-    for pid in $writer $feeder $daemon; do kill -9 "$pid" 2>/dev/null || true; done
+    for pid in $writer $feeder $daemon $server; do kill -9 "$pid" 2>/dev/null || true; done
 }
 trap cleanup EXIT
 trap 'exit 130' INT TERM
@@ -27,7 +27,7 @@ if [ -z "$program" ]; then
     tools/need gcc=gcc libc6-dev cmake=cmake ninja=ninja-build pkg-config=pkg-config liblz4-dev \
         libxxhash-dev libyaml-dev libjansson-dev libcurl4-openssl-dev libssl-dev \
         libexpat1-dev libssh-dev libnats-dev libmicrohttpd-dev libwslay-dev zlib1g-dev \
-        libgnutls28-dev libedit-dev libcmocka-dev npm=npm sqlite3=sqlite3
+        libgnutls28-dev libedit-dev libcmocka-dev npm=npm sqlite3=sqlite3 curl=curl
     log=$(mktemp)
     if ! { cmake --preset release && ninja -C build/release sluice; } >"$log" 2>&1; then
         cat "$log"
@@ -163,5 +163,32 @@ echo "   Newest order: $earlier; at that moment the shop had $then_acked, the re
 echo "   Proof: as above, the content hash is equal."
 [ "$earlier" -le $((then_acked + 1)) ] || fail "order $earlier is younger than $then"
 [ "$earlier" -gt 100000 ] || fail "no order of that day is in it"
+
+say "7. The shop moves to a server"
+echo "   sluice serve -data served -listen 127.0.0.1:0 -admin-listen 127.0.0.1:0"
+"$program" serve -data served -listen 127.0.0.1:0 -admin-listen 127.0.0.1:0 >server.log 2>&1 &
+server=$!
+tries=0
+until grep -q 'msg=serving' server.log; do
+    kill -0 "$server" 2>/dev/null && [ $((tries += 1)) -le 100 ] || fail "$(tail -n 3 server.log)"
+    sleep 0.1
+done
+clients=http://$(sed -n 's/.*msg=serving addr=\([^ ]*\).*/\1/p' server.log)
+admin=http://$(sed -n 's/.*msg=serving.* admin=\([^ ]*\).*/\1/p' server.log)/v1/namespaces
+# ask URL CURL-OPTION...
+ask() { curl -sS --fail-with-body "$@" >answer.json || fail "$* gives $(cat answer.json)"; }
+# served TENANT SQL: the one value that it gives.
+served() { "$program" shell -csv -no-header -namespace "$1" "$clients" "$2"; }
+ask -T restored.db "$admin/shop/import"
+echo "   $clients, tenant shop: $(served shop 'SELECT count(*) FROM items') items"
+served shop 'DELETE FROM items' >answer.json
+echo "   A client forgets the WHERE of a DELETE: $(served shop 'SELECT count(*) FROM items') items"
+ask -X POST "$admin/shop/fork/shop-before" -d '{"txid":"0000000000000001"}'
+again=$(served shop-before 'SELECT count(*) FROM items')
+echo "   Forked from the log, as it was before that: tenant shop-before has $again items"
+[ "$again" = "$(sqlite3 restored.db 'SELECT count(*) FROM items')" ] || fail "items are missing"
+kill -TERM "$server"
+wait "$server" || fail "the server ended badly: $(tail -n 3 server.log)"
+server=''
 
 say "Done. The shop is back: $(pwd)/restored.db"
