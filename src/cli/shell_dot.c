@@ -38,7 +38,7 @@ static const struct dot dots[] = {
     {"exit", "", "leave", 0, 0, run_quit},
     {"headers", "on|off", "names of columns in tables and CSV", 1, 1, run_headers},
     {"help", "", "this list", 0, 0, run_help},
-    {"import", "FILE TABLE", "rows from a CSV file; its first line names the columns", 2, 2,
+    {"import", "[-csv] FILE TABLE", "rows from a CSV file; its first line names the columns", 2, 3,
      run_import},
     {"indexes", "[TABLE]", "list indexes", 0, 1, run_indexes},
     {"mode", "table|json|csv|line", "how rows are shown", 1, 1, run_mode},
@@ -200,7 +200,11 @@ static enum rc run_dump(struct shell *s, const struct words *w, struct err *err)
 
 static enum rc run_import(struct shell *s, const struct words *w, struct err *err)
 {
-    return shell_import(s, w->items[1], w->items[2], err);
+    /* SQLite's shell has to be told the format; those who are used to it say so here, too. */
+    bool told = strcmp(w->items[1], "-csv") == 0 || strcmp(w->items[1], "--csv") == 0;
+    if (told != (w->count == 4))
+        return err_set(err, RC_INVALID, "usage: .import [-csv] FILE TABLE");
+    return shell_import(s, w->items[w->count - 2], w->items[w->count - 1], err);
 }
 
 static enum rc run_read(struct shell *s, const struct words *w, struct err *err)

@@ -40,7 +40,7 @@ sh_ "$@" "$url" ".dump shell_t" && is 1 && err_has 'a server gives the dump of a
 
 # CSV: all of it or nothing.
 printf 'id,t\r\n1,"a ""q"", b"\r\n2,\r\n3,""\r\n' >in.csv
-sh_ "$@" -csv "$url" ".import in.csv shell_csv" "SELECT *, typeof(id) AS y FROM shell_csv" && is 0 &&
+sh_ "$@" -csv "$url" ".import --csv in.csv shell_csv" "SELECT *, typeof(id) AS y FROM shell_csv" && is 0 &&
     out 'id,t,y
 1,"a ""q"", b",integer
 2,,integer
@@ -50,7 +50,7 @@ sh_ "$@" "$url" ".import in.csv shell_t" && is 1 &&
     err "Error: argument 1:1: 'in.csv' line 3: UNIQUE constraint failed: shell_t.id"
 sh_ "$@" -csv -no-header "$url" "SELECT count(*) FROM shell_t" && is 0 && out 2
 seq 1 3000 | awk 'BEGIN { print "a,b" } { print $1 ",text " $1 }' >in.csv
-sh_ "$@" -csv -no-header "$url" ".import in.csv shell_many" "SELECT count(*), sum(a) FROM shell_many" &&
+sh_ "$@" -csv -no-header "$url" ".import -csv in.csv shell_many" "SELECT count(*), sum(a) FROM shell_many" &&
     is 0 && out 3000,4501500
 
 # Its dump makes a file with the same rows.

@@ -210,6 +210,8 @@ static void test_import(void **state)
     }
     fails(&b, ".import /nowhere/at/all t", "/nowhere/at/all");
     fails(&b, ".import /tmp t", "is not a file");
+    fails(&b, ".import -tsv /tmp t", "usage: .import [-csv] FILE TABLE");
+    fails(&b, ".import -csv t", "usage: .import [-csv] FILE TABLE");
     /* Our own CSV comes back as it was, NULL and the empty text too, with one column as well. */
     write_file(&b, "only\n\n\"\"\nx\n");
     snprintf(command, sizeof command, ".import %s single", b.file);
