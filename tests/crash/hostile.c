@@ -239,6 +239,8 @@ static void big_endian_wal(struct scenario_env *env, struct bed *b)
     path_join(wal, "%s-wal", b->db);
     for (int i = 0; i < 3; i++) {
         bed_writer_start(b, (const char *const[]){"--checkpoint", "none", "--rate", "200", NULL});
+        for (int tries = 0; file_size(wal) < 4096 && tries < 200; tries++)
+            sleep_ms(50); /* a busy machine takes long for the first commit */
         sleep_ms(500);
         bed_writers_stop(b, SIGKILL);
         scenario_flip_wal(wal);
