@@ -12,9 +12,12 @@ set -u
 cd "$(dirname "$0")" || exit 1
 stages=${*:-debug asan tsan system}
 jobs=$(nproc)
+slots=$((3 * jobs)) # of tests, see tests/CMakeLists.txt
 # Slow, and with little in them that a sanitizer would see and does not see elsewhere.
 twice='^(clients\.(compare|adapters|embedded|sync|replicas)|interop\..*|node\.s3_e2e|node\.replicate_e2e'
 twice="$twice"'|hostile\.(page_sizes|long_readers)|cli\.probe)$'
+# Not a second thread in it.
+single='^fuzz\.|^(tidy.*|docs_fresh|lin\.check)$'
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 passed=0
@@ -39,7 +42,7 @@ check() {
     preset=$1
     shift
     echo "== $preset: ctest $*"
-    ctest --test-dir "build/$preset" -j"$jobs" --output-on-failure --no-tests=error "$@" 2>&1 |
+    ctest --test-dir "build/$preset" -j"$slots" --output-on-failure --no-tests=error "$@" 2>&1 |
         tee "$log"
     counts=$(sed -n 's/^.*tests passed, \([0-9]*\) tests failed out of \([0-9]*\)$/\1 \2/p' "$log")
     if [ -z "$counts" ]; then
@@ -65,8 +68,7 @@ stage() {
             check asan -L 'quick|push' -E "$twice"
         ;;
     tsan)
-        build tsan -DSLUICE_CRASH_ROUNDS=20 && check tsan -L quick &&
-            check tsan -R '^crash\.rounds$|^hostile\.many_connections$'
+        build tsan -DSLUICE_CRASH_ROUNDS=20 && check tsan -L 'quick|threads' -E "$single"
         ;;
     system)
         build system && check system -L quick

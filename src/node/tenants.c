@@ -40,7 +40,6 @@
 #define FOLDERS         4
 #define FLUSH_LOOK_MS   2
 #define READERS_WAIT_MS 25 /* see capture.h; a WAL that stays short is worth that */
-#define DRAINS_MAX      64 /* tenants that are closed and not whole in the store, at the least */
 
 struct picked { /* slots that something is to be done with */
     struct slot *slots[PICK_MAX];
@@ -52,14 +51,16 @@ static enum rc take_lock(struct tenants *ts, struct err *err);
 static enum rc note_leftover(void *ctx, const char *name, struct err *err);
 static enum rc flush_all(struct tenants *ts, struct err *err);
 static void tear_down(struct tenants *ts);
+static enum rc enter(struct tenants *ts, const char *name, struct tenant_place *p,
+                     struct slot **ret_s, bool *ret_begun, struct err *err);
+static enum rc enter_table(struct tenants *ts, const char *name, const struct tenant_place *p,
+                           bool *ret_begun, struct slot **ret_s, struct err *err);
+static enum rc begin_start(struct tenants *ts, struct shard *sh, const char *name, struct slot **s,
+                           struct err *err);
 static enum rc busy(struct err *err, const struct slot *s);
 static enum rc start_new(struct slot *s, struct err *err);
 static enum rc start_slot(struct slot *s, struct err *err);
 static enum rc make_default(struct slot *s, struct err *err);
-static enum rc wait_for_drains(struct tenants *ts, struct err *err);
-static enum rc reserve(struct slot *s, struct err *err);
-static bool evict_one(struct tenants *ts);
-static void close_slot(struct slot *s);
 static void end_slot(struct slot *s, bool whole);
 static void begin_drain(struct slot *s);
 static void drop_slot(struct slot *s);
@@ -78,6 +79,7 @@ static int64_t run_trim(struct sched_job *job, void *worker);
 
 const struct tenants_ops tenants_ops = {
     .open = tenants_open,
+    .open_soon = tenants_open_soon,
     .peek = tenants_peek,
     .release = tenants_release,
     .index = tenants_index,
@@ -125,6 +127,9 @@ enum rc tenants_new(const struct tenants_opts *opts, struct tenants **ret_ts, st
     pthread_mutex_init(&ts->keeper_lock, NULL);
     pthread_mutex_init(&ts->configure_lock, NULL);
     pthread_mutex_init(&ts->past_lock, NULL);
+    pthread_mutex_init(&ts->places.lock, NULL);
+    thr_cond_init(&ts->places.cond);
+    ts->places.end = &ts->places.head;
     thr_cond_init(&ts->keeper_poked);
     for (int i = 0; i < TENANTS_SHARDS; i++) {
         pthread_mutex_init(&ts->shards[i].lock, NULL);
@@ -155,7 +160,8 @@ enum rc tenants_free(struct tenants *ts, struct err *err)
 
 void tenants_look(struct tenants *ts, struct tenants_stats *ret)
 {
-    *ret = (struct tenants_stats){.parked = atomic_load(&ts->parked),
+    *ret = (struct tenants_stats){.waiting = atomic_load(&ts->places.count),
+                                  .parked = atomic_load(&ts->parked),
                                   .opened = atomic_load(&ts->opened),
                                   .closed = atomic_load(&ts->closed),
                                   .memory = atomic_load(&ts->memory)};
@@ -206,7 +212,7 @@ struct tenant *tenants_peek(struct tenants *ts, const char *name)
     struct shard *sh = tenants_shard(ts, name);
     thr_lock(&sh->lock);
     struct slot *s = tenants_find(sh, name);
-    if (s != NULL && (s->state != SLOT_OPEN || s->wanted)) s = NULL;
+    if (s != NULL && (s->state != SLOT_OPEN || s->wanted || place_door_is_shut(s, NULL))) s = NULL;
     if (s != NULL) s->refs++;
     thr_unlock(&sh->lock);
     return s != NULL ? &s->t : NULL;
@@ -222,47 +228,27 @@ void tenants_release(struct tenants *ts, struct tenant *t)
     s->used_ms = now;
     s->trimmed = false;
     bool last = --s->refs == 0;
-    bool stale = last && s->stale;
+    bool stale = last && s->stale, call = last && place_is_free_with(s, now);
     if (last && s->wanted) pthread_cond_broadcast(&sh->changed);
     thr_unlock(&sh->lock);
     if (stale) tenants_poke(ts);
+    if (call) places_call(ts);
 }
 
 enum rc tenants_open(struct tenants *ts, const char *name, struct tenant **ret_t, struct err *err)
 {
-    TRY(tenants_check_name(name, false, err));
-    struct shard *sh = tenants_shard(ts, name);
-    int64_t end_ms = os_mono_ms() + OPEN_WAIT_MS;
-    struct slot *s;
-    enum rc rc = RC_OK;
-    thr_lock(&sh->lock);
-    while (rc == RC_OK && (s = tenants_find(sh, name)) != NULL) {
-        if (s->state == SLOT_CLAIMED || s->wanted) {
-            rc = busy(err, s);
-        } else if (s->state == SLOT_OPEN) {
-            s->refs++;
-            *ret_t = &s->t;
-            thr_unlock(&sh->lock);
-            return RC_OK;
-        } else if (s->state == SLOT_DRAINING) {
-            s->state = SLOT_OPENING;
-            atomic_fetch_sub(&ts->draining, 1);
-            thr_unlock(&sh->lock);
-            TRY(start_slot(s, err));
-            *ret_t = &s->t;
-            return RC_OK;
-        } else if (!thr_wait(&sh->changed, &sh->lock, end_ms)) {
-            rc = err_set(err, RC_BUSY, "namespace `%s` is still being opened or closed", name);
-        }
-    }
-    if (rc == RC_OK) rc = slot_new(ts, name, SLOT_OPENING, &s, err);
-    if (rc == RC_OK) {
-        s->next = sh->slots;
-        sh->slots = s;
-    }
-    thr_unlock(&sh->lock);
+    return tenants_open_soon(ts, name, NULL, ret_t, err);
+}
+
+enum rc tenants_open_soon(struct tenants *ts, const char *name, struct tenant_place *p,
+                          struct tenant **ret_t, struct err *err)
+{
+    struct slot *s = NULL;
+    bool called = p != NULL && p->state == TENANT_PLACE_CALLED, begun = false;
+    enum rc rc = enter(ts, name, p, &s, &begun, err);
+    if (called) places_came(ts, !begun && rc != RC_AGAIN);
     TRY(rc);
-    TRY(start_new(s, err));
+    if (begun) TRY(s->task != NULL ? start_slot(s, err) : start_new(s, err));
     *ret_t = &s->t;
     return RC_OK;
 }
@@ -372,6 +358,7 @@ static enum rc set_up(struct tenants *ts, struct err *err)
     config_replica_fini(&replica);
     snprintf(path, sizeof path, "%s/tmp", dir);
     TRY(os_list(path, note_leftover, ts, err));
+    TRY(places_start(ts, err));
     TRY(thr_start(&ts->keeper, "tenants", keep_house, ts, err));
     ts->keeper_runs = true;
     return RC_OK;
@@ -448,6 +435,7 @@ static enum rc flush_all(struct tenants *ts, struct err *err)
 
 static void tear_down(struct tenants *ts)
 {
+    places_stop(ts);
     for (int i = 0; i < TENANTS_SHARDS; i++) {
         struct shard *sh = &ts->shards[i];
         for (struct slot *s; (s = sh->slots) != NULL; slot_free(s)) {
@@ -466,6 +454,8 @@ static void tear_down(struct tenants *ts)
     pthread_mutex_destroy(&ts->keeper_lock);
     pthread_mutex_destroy(&ts->configure_lock);
     pthread_mutex_destroy(&ts->past_lock);
+    pthread_mutex_destroy(&ts->places.lock);
+    pthread_cond_destroy(&ts->places.cond);
     pthread_cond_destroy(&ts->keeper_poked);
     config_free(ts->base);
     os_close(ts->lock_fd);
@@ -475,6 +465,74 @@ static void tear_down(struct tenants *ts)
 }
 
 /* ---- states ---- */
+
+/* *ret_s: open, and counted for the caller; or begun: with a place, and to be started by it. The
+ * place comes first, so that nobody waits for a tenant whose start waits for a place. */
+static enum rc enter(struct tenants *ts, const char *name, struct tenant_place *p,
+                     struct slot **ret_s, bool *ret_begun, struct err *err)
+{
+    bool there = strcmp(name, TENANT_DEFAULT) == 0, begun = false;
+    TRY(tenants_check_name(name, false, err));
+    enum rc rc = enter_table(ts, name, p, NULL, ret_s, err);
+    if (rc == RC_NOT_FOUND) {
+        if (!there) TRY(tenants_exists(ts, name, &there, err));
+        if (!there) return tenants_no_such(err, name);
+        TRY(place_take(ts, name, p, err));
+        rc = enter_table(ts, name, p, &begun, ret_s, err);
+        if (!begun) place_give(ts);
+    }
+    *ret_begun = begun;
+    return rc == RC_AGAIN ? place_wait(ts, name, p, err) : rc;
+}
+
+/* ret_begun NULL: there is no place. Fails: RC_NOT_FOUND it is not open; RC_AGAIN its door is shut;
+ * RC_BUSY; RC_NO_MEM. */
+static enum rc enter_table(struct tenants *ts, const char *name, const struct tenant_place *p,
+                           bool *ret_begun, struct slot **ret_s, struct err *err)
+{
+    struct shard *sh = tenants_shard(ts, name);
+    int64_t end_ms = os_mono_ms() + OPEN_WAIT_MS;
+    enum rc rc = RC_OK;
+    bool wait = true, begin = false;
+    struct slot *s = NULL;
+    thr_lock(&sh->lock);
+    while (rc == RC_OK && wait) {
+        s = tenants_find(sh, name);
+        wait = s != NULL && s->state != SLOT_OPEN && s->state != SLOT_DRAINING;
+        begin = s == NULL || s->state == SLOT_DRAINING;
+        if (s != NULL && (s->state == SLOT_CLAIMED || s->wanted))
+            rc = busy(err, s);
+        else if (wait && !thr_wait(&sh->changed, &sh->lock, end_ms))
+            rc = err_set(err, RC_BUSY, "namespace `%s` is still being opened or closed", name);
+        else if (begin && ret_begun == NULL)
+            rc = err_set(err, RC_NOT_FOUND, "namespace `%s` is not open", name);
+        else if (!begin && !wait && p != NULL && place_door_is_shut(s, p))
+            rc = err_set(err, RC_AGAIN, "namespace `%s` lets others have its place", name);
+    }
+    if (rc == RC_OK && !begin) s->refs++;
+    if (rc == RC_OK && begin) rc = begin_start(ts, sh, name, &s, err);
+    thr_unlock(&sh->lock);
+    if (rc != RC_OK) return rc;
+    if (begin) *ret_begun = true;
+    *ret_s = s;
+    return RC_OK;
+}
+
+/* Under the shard's lock: *s is drained, or NULL; it has a place now. */
+static enum rc begin_start(struct tenants *ts, struct shard *sh, const char *name, struct slot **s,
+                           struct err *err)
+{
+    if (*s != NULL) {
+        (*s)->state = SLOT_OPENING;
+        atomic_fetch_sub(&ts->draining, 1);
+    } else {
+        TRY(slot_new(ts, name, SLOT_OPENING, s, err));
+        (*s)->next = sh->slots;
+        sh->slots = *s;
+    }
+    (*s)->counted = true;
+    return RC_OK;
+}
 
 static enum rc busy(struct err *err, const struct slot *s)
 {
@@ -489,6 +547,7 @@ static enum rc start_new(struct slot *s, struct err *err)
         rc = strcmp(s->t.name, TENANT_DEFAULT) == 0 ? make_default(s, err)
                                                     : tenants_no_such(err, s->t.name);
     if (rc == RC_OK) return start_slot(s, err);
+    slot_give_place(s);
     drop_slot(s);
     return rc;
 }
@@ -505,8 +564,7 @@ static enum rc make_default(struct slot *s, struct err *err)
 static enum rc start_slot(struct slot *s, struct err *err)
 {
     struct shard *sh = tenants_shard(s->ts, s->t.name);
-    enum rc rc = reserve(s, err);
-    if (rc == RC_OK) rc = slot_start(s, err);
+    enum rc rc = slot_start(s, err);
     if (rc != RC_OK) {
         tenants_unclaim(s);
         return rc;
@@ -514,67 +572,16 @@ static enum rc start_slot(struct slot *s, struct err *err)
     thr_lock(&sh->lock);
     s->state = SLOT_OPEN;
     s->refs = 1;
-    s->used_ms = os_mono_ms();
+    s->used_ms = s->opened_ms = os_mono_ms();
+    s->shut_until_ms = s->alone_until_ms = 0;
     s->trimmed = false;
     pthread_cond_broadcast(&sh->changed);
     thr_unlock(&sh->lock);
+    places_call_for(s->ts, s->t.name);
     return RC_OK;
 }
 
-/* One of the engines that may be open at once, another's if need be. */
-static enum rc reserve(struct slot *s, struct err *err)
-{
-    struct tenants *ts = s->ts;
-    while (atomic_fetch_add(&ts->open, 1) >= ts->opts.open_max) {
-        atomic_fetch_sub(&ts->open, 1);
-        if (!evict_one(ts))
-            return err_set(err, RC_BUSY, "%u databases are open and in use, more may not be",
-                           ts->opts.open_max);
-    }
-    s->counted = true;
-    return wait_for_drains(ts, err);
-}
-
-/* Closed tenants cost memory and descriptors until the store has their logs, or they are parked. */
-static enum rc wait_for_drains(struct tenants *ts, struct err *err)
-{
-    int64_t end_ms = os_mono_ms() + OPEN_WAIT_MS;
-    unsigned max = ts->opts.open_max > DRAINS_MAX ? ts->opts.open_max : DRAINS_MAX;
-    while (atomic_load(&ts->draining) > max) {
-        if (os_mono_ms() >= end_ms)
-            return err_set(err, RC_BUSY, "the store is too slow for the logs of %u databases", max);
-        os_sleep_ms(1);
-    }
-    return RC_OK;
-}
-
-/* Close the one that was not used for longest. */
-static bool evict_one(struct tenants *ts)
-{
-    char name[AUTH_NAME_MAX + 1] = "";
-    int64_t oldest = INT64_MAX;
-    for (int i = 0; i < TENANTS_SHARDS; i++) {
-        struct shard *sh = &ts->shards[i];
-        thr_lock(&sh->lock);
-        for (const struct slot *s = sh->slots; s != NULL; s = s->next) {
-            if (s->state != SLOT_OPEN || s->refs > 0 || s->wanted || s->used_ms >= oldest) continue;
-            oldest = s->used_ms;
-            memcpy(name, s->t.name, sizeof name);
-        }
-        thr_unlock(&sh->lock);
-    }
-    if (name[0] == '\0') return false;
-    struct shard *sh = tenants_shard(ts, name);
-    thr_lock(&sh->lock);
-    struct slot *s = tenants_find(sh, name);
-    bool still = s != NULL && s->state == SLOT_OPEN && s->refs == 0 && !s->wanted;
-    if (still) s->state = SLOT_CLOSING;
-    thr_unlock(&sh->lock);
-    if (still) close_slot(s);
-    return true; /* else somebody was faster: look again */
-}
-
-static void close_slot(struct slot *s)
+void tenants_close(struct slot *s)
 {
     slot_close_engine(s);
     begin_drain(s);
@@ -646,7 +653,7 @@ static int64_t keep_slots(struct tenants *ts)
     int64_t now = os_mono_ms();
     pick(ts, now, &to_close, &to_trim, &to_end);
     for (size_t i = 0; i < to_close.count; i++)
-        close_slot(to_close.slots[i]);
+        tenants_close(to_close.slots[i]);
     for (size_t i = 0; i < to_trim.count; i++) {
         sql_engine_trim(to_trim.slots[i]->t.engine);
         unpin(to_trim.slots[i]);

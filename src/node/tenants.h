@@ -60,6 +60,7 @@ MUST_CHECK enum rc tenants_free(struct tenants *ts, struct err *err);
 
 struct tenants_stats {
     unsigned open, used; /* engines; of them, counted by somebody */
+    unsigned waiting;    /* requests, until one more may be open */
     unsigned draining;   /* closed, their logs on the way to the store */
     unsigned parked;     /* closed, their logs not whole in the store: tried again */
     uint64_t opened, closed;

@@ -194,8 +194,7 @@ enum rc tenants_look_each(struct tenants *ts, tenant_look_fn *fn, void *ctx,
             struct err ignored;
             tenants_path(ts, l.list[k].name, TENANT_DATA, path);
             strncat(path, "-wal", sizeof path - strlen(path) - 1);
-            if (os_stat(path, &st, &ignored) == RC_OK)
-                l.list[k].wal_bytes = (uint64_t)st.st_size;
+            if (os_stat(path, &st, &ignored) == RC_OK) l.list[k].wal_bytes = (uint64_t)st.st_size;
             rc = fn(ctx, &l.list[k], err);
         }
     }

@@ -4,6 +4,7 @@
 #include "base/buf.h"
 #include "base/mem.h"
 #include "node/tenants_intern.h"
+#include "server/stats.h"
 
 #define FILE_MAX   (256u << 10)
 #define REASON_MAX 1024
@@ -12,11 +13,12 @@
 
 /* What is in the file, once. */
 #define BOOLS(X)   X(block_reads) X(block_writes) X(allow_attach) X(sync)
-#define TEXTS(X)   X(block_reason) X(jwt_key) X(heartbeat_url)
+#define TEXTS(X)   X(block_reason) X(jwt_key) X(heartbeat_url) X(class)
 #define NUMBERS(X) X(txn_ms) X(size_max) X(row_max)
 
 static enum rc copy_text(const char **to, const char *from, size_t max, const char *what,
                          struct err *err);
+static enum rc copy_class(const char **to, const char *from, struct err *err);
 static void free_text(const char *text);
 static enum rc take(const json_t *o, struct tenants_conf **ret_c, struct err *err);
 static json_t *give(const struct tenants_conf *c);
@@ -32,11 +34,12 @@ enum rc tenants_conf_new(const struct tenant_conf *conf, int64_t created_ms,
     c->created_ms = created_ms;
     c->conf = *conf;
     if (c->conf.size_max > INT64_MAX) c->conf.size_max = INT64_MAX;
-    c->conf.block_reason = c->conf.jwt_key = c->conf.heartbeat_url = NULL;
+    c->conf.block_reason = c->conf.jwt_key = c->conf.heartbeat_url = c->conf.class = NULL;
     const char *reason = conf->block_reason != NULL ? conf->block_reason : "";
     TRY(copy_text(&c->conf.block_reason, reason, REASON_MAX, "block_reason", err));
     TRY(copy_text(&c->conf.jwt_key, conf->jwt_key, KEY_MAX, "jwt_key", err));
     TRY(copy_text(&c->conf.heartbeat_url, conf->heartbeat_url, URL_MAX, "heartbeat_url", err));
+    TRY(copy_class(&c->conf.class, conf->class, err));
     *ret_c = c;
     c = NULL;
     return RC_OK;
@@ -49,6 +52,7 @@ void tenants_conf_free(struct tenants_conf *c)
         free_text(c->conf.block_reason);
         free_text(c->conf.jwt_key);
         free_text(c->conf.heartbeat_url);
+        free_text(c->conf.class);
         mem_free(c);
         c = older;
     }
@@ -101,6 +105,14 @@ static enum rc copy_text(const char **to, const char *from, size_t max, const ch
         return err_set(err, RC_INVALID, "%s is longer than %zu bytes", what, max);
     *to = mem_strdup(from);
     return *to != NULL ? RC_OK : err_mem(err, "a tenant's configuration");
+}
+
+/* The usual class is none, so that there is one way to say it. */
+static enum rc copy_class(const char **to, const char *from, struct err *err)
+{
+    if (from == NULL || strcmp(from, TENANT_CLASS) == 0) return RC_OK;
+    TRY(stats_check_class(from, err));
+    return copy_text(to, from, STATS_CLASS_MAX, "class", err);
 }
 
 static void free_text(const char *text)

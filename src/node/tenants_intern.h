@@ -2,6 +2,7 @@
  * tenants_intern.h -- shared between the files of the tenants; nobody else includes it.
  *
  *   tenants.c        the table: open, peek, release, the housekeeper
+ *   tenants_place.c  so many may be open at once, and others wait
  *   tenants_slot.c   one tenant: start and end its engine and its task
  *   tenants_conf.c   conf.json
  *   tenants_disk.c   paths, and what is done with whole folders
@@ -59,6 +60,9 @@ struct slot {
     bool stale;            /* [shard] its engine has an old configuration */
     bool trimmed;          /* [shard] since it was last used */
     int64_t used_ms;       /* [shard] */
+    /* Of places; [shard]. Since when it is open; until then no new request gets in; until then it
+     * does not happen again. 0: never */
+    int64_t opened_ms, shut_until_ms, alone_until_ms;
     /* The drain; [shard] */
     bool drain_pending, drain_done;
     uint64_t drain_of, drain_epoch; /* the drain that waits, the one that counts */
@@ -71,7 +75,7 @@ struct slot {
     uint64_t page_size;
     struct task *task;
     atomic_bool cancel; /* give up calls to the store */
-    bool counted;       /* in ts->open */
+    bool counted;       /* it has a place */
 };
 struct shard {
     pthread_mutex_t lock;
@@ -84,6 +88,18 @@ struct leftover {                /* in DIR/tmp, from before the start */
     char name[256];
     struct slot *forgotten; /* claimed until its log is deleted; NULL: none */
 };
+struct places { /* who waits for one */
+    pthread_mutex_t lock;
+    pthread_cond_t cond;              /* the first has come, or stop */
+    struct tenant_place *head, **end; /* [lock] in the order of their turns */
+    uint64_t turns;                   /* [lock] */
+    atomic_uint count;                /* changes under the lock */
+    atomic_uint called;               /* and have not come yet */
+    bool stop;                        /* [lock] */
+    bool runs;
+    pthread_t thread;
+    unsigned next_shard; /* the thread's */
+};
 struct tenants {
     struct tenants_opts opts;
     char *dir, *store_url;
@@ -94,7 +110,9 @@ struct tenants {
     struct task_outage outage;
     struct sched_job trim;
     struct shard shards[TENANTS_SHARDS];
-    atomic_uint open, draining, parked;
+    struct places places;
+    atomic_uint open; /* places that are taken */
+    atomic_uint draining, parked;
     _Atomic uint64_t opened, closed;
     pthread_mutex_t past_lock;
     struct sql_writer_stats past; /* [past_lock] of engines that were closed */
@@ -137,7 +155,32 @@ MUST_CHECK enum rc slot_copy(struct slot *s, const char *out, struct err *err);
  */
 void slot_drain(struct slot *s);
 
+/* Its place, if it has one. */
+void slot_give_place(struct slot *s);
+
+/* ---- tenants_place.c ---- */
+MUST_CHECK enum rc places_start(struct tenants *ts, struct err *err);
+void places_stop(struct tenants *ts); /* nobody waits any more */
+/* p NULL: for those who do not wait. May close another tenant. Fails: as open_soon. */
+MUST_CHECK enum rc place_take(struct tenants *ts, const char *name, struct tenant_place *p,
+                              struct err *err);
+void place_give(struct tenants *ts);
+/* Into the queue. Fails: RC_AGAIN it is there; RC_BUSY; RC_CANCELED. */
+MUST_CHECK enum rc place_wait(struct tenants *ts, const char *name, struct tenant_place *p,
+                              struct err *err);
+void places_call(struct tenants *ts); /* the first who waits, if any */
+/* One who was called has come, and uses a place, or waits again; in vain: it does neither. */
+void places_came(struct tenants *ts, bool in_vain);
+void places_call_for(struct tenants *ts, const char *name); /* all who wait for this one */
+/* Under the shard's lock: is it worth a call that nobody uses it now? */
+bool place_is_free_with(const struct slot *s, int64_t now_ms);
+/* Under the shard's lock: must this one wait? p NULL: it can. */
+bool place_door_is_shut(const struct slot *s, const struct tenant_place *p);
+
 /* ---- tenants.c ---- */
+void tenants_close(struct slot *s); /* in SLOT_CLOSING */
+MUST_CHECK enum rc tenants_open_soon(struct tenants *ts, const char *name, struct tenant_place *p,
+                                     struct tenant **ret_t, struct err *err);
 struct shard *tenants_shard(struct tenants *ts, const char *name);
 struct slot *tenants_find(struct shard *sh, const char *name); /* under its lock */
 MUST_CHECK enum rc tenants_open(struct tenants *ts, const char *name, struct tenant **ret_t,

@@ -55,7 +55,11 @@ enum rc tenants_delete_log(const struct tenants *ts, const char *name, struct er
     struct call c = {.cancel = &ts->stopping, .deadline_ms = os_mono_ms() + TENANTS_STORE_MS};
     if (ts->embedded) {
         CLEANUP(mem_freep) char *path = mem_printf("%s/%s", ts->store_url, name);
-        return path == NULL ? err_mem(err, "a path") : tenants_delete_tree(path, err);
+        if (path == NULL) return err_mem(err, "a path");
+        TRY(tenants_delete_tree(path, err));
+        /* What asked for this is deleted next; without it the log must not come back. */
+        enum rc rc = os_fsync_dir(ts->store_url, err);
+        return rc == RC_NOT_FOUND ? RC_OK : rc; /* there is no log yet */
     }
     struct keys k = {.call = &c};
     TRY(open_log(ts, name, &k.store, err));

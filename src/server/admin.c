@@ -84,7 +84,7 @@ void admin_handle(void *server, struct http_req *r)
         return;
     }
     a->job.run = run;
-    crew_submit(s->env.work, &a->job);
+    crew_submit(s->env.work, &a->job, crew_key(""));
 }
 
 const char *admin_spill(void *server, const struct http_req *r)

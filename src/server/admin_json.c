@@ -22,6 +22,7 @@ static enum rc take_bool(const json_t *o, const char *key, bool *ret, struct err
 static enum rc take_text(const json_t *o, const char *key, const char **ret, struct err *err);
 static enum rc take_size(const json_t *o, const char *key, uint64_t max, uint64_t *ret,
                          struct err *err);
+static enum rc take_class(const json_t *o, const char **ret, struct err *err);
 static enum rc take_durability(const json_t *o, bool *ret_sync, struct err *err);
 static enum rc take_timeout(const json_t *o, int64_t *ret_ms, struct err *err);
 static enum rc check_keys(const char *keys, struct err *err);
@@ -71,6 +72,7 @@ enum rc admin_json_conf(const json_t *o, bool create, struct tenant_conf *conf, 
     if (conf->block_reason == NULL) conf->block_reason = "";
     TRY(take_timeout(o, &conf->txn_ms, err));
     TRY(take_text(o, "heartbeat_url", &conf->heartbeat_url, err));
+    TRY(take_class(o, &conf->class, err));
     TRY(take_text(o, "jwt_key", &conf->jwt_key, err));
     if (json_object_get(o, "jwt_key") != NULL && conf->jwt_key != NULL)
         TRY(check_keys(conf->jwt_key, err));
@@ -86,10 +88,11 @@ json_t *admin_json_of_conf(const struct tenant_conf *conf)
     char size[32], row[32];
     snprintf(size, sizeof size, "%llu B", (unsigned long long)conf->size_max);
     snprintf(row, sizeof row, "%u B", conf->row_max);
-    json_t *o = json_pack("{s:b,s:b,s:s,s:b,s:s?,s:s?}", "block_reads", conf->block_reads,
+    json_t *o = json_pack("{s:b,s:b,s:s,s:b,s:s?,s:s?,s:s}", "block_reads", conf->block_reads,
                           "block_writes", conf->block_writes, "block_reason", conf->block_reason,
                           "allow_attach", conf->allow_attach, "heartbeat_url", conf->heartbeat_url,
-                          "jwt_key", conf->jwt_key);
+                          "jwt_key", conf->jwt_key, "class",
+                          conf->class != NULL ? conf->class : TENANT_CLASS);
     int failed = o == NULL;
     failed = failed || json_object_set_new(o, "max_db_size",
                                            conf->size_max > 0 ? json_string(size) : json_null());
@@ -223,6 +226,16 @@ static enum rc take_size(const json_t *o, const char *key, uint64_t max, uint64_
     if (size > max)
         return err_set(err, RC_INVALID, "%s is above %llu", key, (unsigned long long)max);
     *ret = size;
+    return RC_OK;
+}
+
+static enum rc take_class(const json_t *o, const char **ret, struct err *err)
+{
+    const char *name = NULL;
+    if (json_object_get(o, "class") == NULL) return RC_OK;
+    TRY(take_text(o, "class", &name, err));
+    if (name != NULL) TRY(stats_check_class(name, err));
+    *ret = name;
     return RC_OK;
 }
 

@@ -10,11 +10,11 @@
 #define NAMED     100 /* tenants with series of their own */
 #define NAMED_MAX 10000
 
-struct looks { /* all that are open, together; of the first some each */
+struct looks { /* all that are open, together; of the worst some each */
     struct tenant_look sum, max;
     size_t open, used, failing;
     uint64_t behind_sum, behind_max;
-    struct tenant_look *list;
+    struct tenant_look *list; /* a heap: the least bad first */
     size_t count, limit;
 };
 struct series {
@@ -24,6 +24,9 @@ struct series {
 
 static enum rc look_all(struct server *s, size_t limit, struct looks *l, struct err *err);
 static enum rc look_one(void *ctx, const struct tenant_look *look, struct err *err);
+static void keep(struct looks *l, const struct tenant_look *look);
+static bool is_worse(const struct tenant_look *a, const struct tenant_look *b);
+static void swap(struct tenant_look *a, struct tenant_look *b);
 static enum rc page(struct server *s, size_t named, struct buf *out, struct err *err);
 static enum rc put_service(struct server *s, struct buf *out, struct err *err);
 static enum rc put_tenants(const struct looks *l, struct buf *out, struct err *err);
@@ -45,7 +48,7 @@ enum rc server_metrics(struct server *s, struct buf *out, struct err *err)
     return page(s, NAMED, out, err);
 }
 
-/* ?namespaces=N: series of their own for so many. */
+/* ?namespaces=N: series of their own for so many, the worst ones. */
 enum rc admin_metrics(struct admin *a, struct buf *out, struct err *err)
 {
     const char *text = http_query(a->http, "namespaces");
@@ -134,8 +137,45 @@ static enum rc look_one(void *ctx, const struct tenant_look *look, struct err *e
     w->waiting += one->waiting;
     if (one->group_max > most->group_max) most->group_max = one->group_max;
     if (one->waiting > most->waiting) most->waiting = one->waiting;
-    if (l->count < l->limit) l->list[l->count++] = *look;
+    if (l->limit > 0) keep(l, look);
     return RC_OK;
+}
+
+static void keep(struct looks *l, const struct tenant_look *look)
+{
+    size_t at = 0;
+    if (l->count < l->limit) {
+        at = l->count++;
+        l->list[at] = *look;
+        for (; at > 0 && is_worse(&l->list[(at - 1) / 2], &l->list[at]); at = (at - 1) / 2)
+            swap(&l->list[(at - 1) / 2], &l->list[at]);
+        return;
+    }
+    if (!is_worse(look, &l->list[0])) return;
+    l->list[0] = *look;
+    for (;;) {
+        size_t least = at;
+        for (size_t child = 2 * at + 1; child <= 2 * at + 2 && child < l->count; child++)
+            if (is_worse(&l->list[least], &l->list[child])) least = child;
+        if (least == at) return;
+        swap(&l->list[at], &l->list[least]);
+        at = least;
+    }
+}
+
+/* Whose commits are in danger, then whose clients wait, then whose file grows. */
+static bool is_worse(const struct tenant_look *a, const struct tenant_look *b)
+{
+    if (behind(a) != behind(b)) return behind(a) > behind(b);
+    if (waiting(a) != waiting(b)) return waiting(a) > waiting(b);
+    return a->wal_bytes > b->wal_bytes;
+}
+
+static void swap(struct tenant_look *a, struct tenant_look *b)
+{
+    struct tenant_look old = *a;
+    *a = *b;
+    *b = old;
 }
 
 static enum rc page(struct server *s, size_t named, struct buf *out, struct err *err)

@@ -16,10 +16,13 @@
 #define PROTOBUF "application/x-protobuf"
 #define LINES    "text/plain"
 #define MESSAGES "application/octet-stream"
+#define LEFT_MS  3000 /* so long a request waits for the end of a cursor that its client has left  \
+                       */
 
 static const struct hrana_decoder *decoder_of(const struct ask *a);
 static enum rc take_session(struct ask *a, const char *baton, struct sql_error *e, struct err *err);
 static enum rc prepare(struct ask *a, enum hrana_frame frame, const char *baton, struct err *err);
+static bool too_early(struct ask *a, enum rc rc);
 static void start(struct ask *a, const struct hrana_request *requests, size_t count,
                   void (*done)(struct exec *x));
 static void pipeline_done(struct exec *x);
@@ -44,6 +47,7 @@ void api_pipeline(struct ask *a)
     const void *body = http_body(a->http, &size);
     enum rc rc = decoder_of(a)->pipeline(a->arena, a->target.version, body, size, &p, &err);
     if (rc == RC_OK) rc = prepare(a, HRANA_FRAME_PIPELINE, p.baton, &err);
+    if (too_early(a, rc)) return;
     if (rc == RC_OK) rc = hrana_put_begin(a->enc, NULL, NULL, &err);
     if (rc == RC_OK)
         start(a, p.requests, p.count, pipeline_done);
@@ -61,6 +65,7 @@ void api_cursor(struct ask *a)
     const void *body = http_body(a->http, &size);
     enum rc rc = decoder_of(a)->cursor(a->arena, body, size, &c, &err);
     if (rc == RC_OK) rc = prepare(a, HRANA_FRAME_CURSOR, c.baton, &err);
+    if (too_early(a, rc)) return;
     if (rc != RC_OK && a->x.sql_err.code[0] != '\0') {
         ask_fail(a, strcmp(a->x.sql_err.code, "STREAM_EXPIRED") == 0 ? 410 : 404, &a->x.sql_err);
         return;
@@ -108,8 +113,8 @@ static enum rc take_session(struct ask *a, const char *baton, struct sql_error *
     struct stored stored = {0};
     struct sql_last last = {0};
     if (baton != NULL)
-        TRY(batons_take(a->server->batons, a->tenant->name, baton, &a->session, &stored, &last, e,
-                        err));
+        TRY(batons_take(a->server->batons, a->tenant->name, baton, a->patient ? LEFT_MS : 0,
+                        &a->session, &stored, &last, e, err));
     if (a->session != NULL) {
         /* It has the tenant counted already, the very same one: it is open because of that. */
         a->server->opts.ops->release(a->server->opts.tenants, a->tenant);
@@ -125,6 +130,17 @@ static enum rc take_session(struct ask *a, const char *baton, struct sql_error *
     a->session->own = stored;
     a->session->stream.last = last;
     return RC_OK;
+}
+
+/* The stream's cursor has not ended: once more, on a thread that may wait for that. */
+static bool too_early(struct ask *a, enum rc rc)
+{
+    if (rc != RC_AGAIN) return false;
+    a->server->opts.ops->release(a->server->opts.tenants, a->tenant);
+    a->tenant = NULL;
+    a->patient = true;
+    ask_again(a);
+    return true;
 }
 
 static void start(struct ask *a, const struct hrana_request *requests, size_t count,
@@ -225,8 +241,13 @@ static enum rc cursor_flush(struct exec *x, struct err *err)
         CLEANUP(buf_fini) struct buf baton = BUF_INIT;
         CLEANUP(buf_fini) struct buf head = BUF_INIT;
         TRY(batons_promise(a->server->batons, a->tenant->name, &a->promise, &baton, err));
-        TRY(cursor_head(a, (const char *)baton.data, &head, err));
-        TRY(http_stream_begin(a->http, 200, a->target.proto ? MESSAGES : LINES, err));
+        rc = cursor_head(a, (const char *)baton.data, &head, err);
+        if (rc == RC_OK)
+            rc = http_stream_begin(a->http, 200, a->target.proto ? MESSAGES : LINES, err);
+        if (rc != RC_OK) {
+            batons_keep(a->server->batons, &a->promise, NULL);
+            return rc;
+        }
         a->streaming = true;
         rc = http_stream_write(a->http, head.data, head.size, false, err);
     }
@@ -279,15 +300,20 @@ static enum rc cursor_reply(struct ask *a, struct err *err)
     return RC_OK;
 }
 
+/* The session is put away before the last entry is sent: a client that has that may come back at
+ * once. So may one that has left the cursor in the middle, for it has the baton. */
 static void cursor_end(struct ask *a)
 {
     struct err err;
-    bool whole = a->x.rc == RC_OK && !a->broken;
-    if (whole) whole = http_stream_write(a->http, a->out.data, a->out.size, true, &err) == RC_OK;
-    if (whole && batons_keep(a->server->batons, &a->promise, a->session, &err) == RC_OK) {
+    enum rc rc = a->x.rc;
+    bool whole = rc == RC_OK && !a->broken;
+    bool keep = rc == RC_OK || rc == RC_CANCELED;
+    batons_keep(a->server->batons, &a->promise, keep ? a->session : NULL);
+    if (keep) {
         a->session = NULL;
-        a->tenant = NULL;
+        a->tenant = NULL; /* counted for the session */
     }
+    if (whole) whole = http_stream_write(a->http, a->out.data, a->out.size, true, &err) == RC_OK;
     ask_drop_session(a);
     http_stream_end(a->http, whole);
 }

@@ -106,7 +106,7 @@ static void run_dump(struct crew_job *job)
     enum rc rc = sql_engine_get(a->tenant->engine, &conn, &err);
     if (rc == RC_OK) {
         rc = dump(a, conn, &err);
-        sql_conn_policy(conn, NULL, NULL); /* before the grant goes */
+        sql_conn_policy(conn, NULL); /* before the grant goes */
         sql_engine_put(a->tenant->engine, conn);
     }
     if (rc == RC_OK && a->streaming) rc = send_dump(a, &err);
@@ -120,14 +120,11 @@ static void run_dump(struct crew_job *job)
 
 static enum rc dump(struct ask *a, struct sql_conn *conn, struct err *err)
 {
-    sql_policy_fn *policy;
-    void *ctx;
     const char *row_ids = http_query(a->http, "preserve_row_ids");
     const struct sql_dump_opts opts = {.preserve_row_ids =
                                            row_ids != NULL && strcmp(row_ids, "true") == 0};
     const struct call call = {.cancel = http_gone(a->http)};
-    grant_policy(a->grant, &policy, &ctx);
-    sql_conn_policy(conn, policy, ctx);
+    sql_conn_policy(conn, grant_policy(a->grant));
     return sql_dump(conn, &call, &opts, write_dump, a, err);
 }
 

@@ -44,6 +44,7 @@ static enum rc msg_new(struct client *c, const void *data, size_t size, struct m
                        struct err *err);
 static void hello(struct client *c, struct msg *m);
 static void open_tenant(struct crew_job *job);
+static void open_again(struct tenant_place *p);
 static void greet(struct msg *m);
 static void refuse(struct msg *m, const struct sql_error *e);
 static void take_held(struct client *c);
@@ -292,8 +293,16 @@ static void hello(struct client *c, struct msg *m)
         greet(m);
         return;
     }
+    m->place = (struct tenant_place){
+        .fn = open_again, .gone = &c->gone, .deadline_ms = os_mono_ms() + s->opts.open_ms};
+    open_again(&m->place);
+}
+
+static void open_again(struct tenant_place *p)
+{
+    struct msg *m = (struct msg *)((char *)p - offsetof(struct msg, place));
     m->job.run = open_tenant;
-    crew_submit(s->env.work, &m->job);
+    crew_submit(m->client->server->env.work, &m->job, crew_key(m->client->tenant_name));
 }
 
 static void open_tenant(struct crew_job *job)
@@ -304,14 +313,15 @@ static void open_tenant(struct crew_job *job)
     struct sql_error e;
     const struct server_opts *o = &c->server->opts;
     enum rc rc = RC_OK;
-    if (!auth_open(c->server->auth) && m->m.jwt == NULL)
+    if (!auth_open(c->server->auth) && m->m.jwt == NULL && c->grant == NULL)
         rc = auth_token(c->server->auth, NULL, NULL, &c->grant, &e, &err);
     if (rc != RC_OK && rc != RC_DENIED) sql_error_own(&e, "INTERNAL", "%s", err.text);
     if (rc != RC_OK) {
         refuse(m, &e);
         return;
     }
-    rc = o->ops->open(o->tenants, c->tenant_name, &c->tenant, &err);
+    rc = o->ops->open_soon(o->tenants, c->tenant_name, &m->place, &c->tenant, &err);
+    if (rc == RC_AGAIN) return; /* from here it may be gone */
     if (rc == RC_OK) {
         greet(m);
         return;

@@ -18,6 +18,7 @@ static bool answer_plain(struct ask *a);
 static void free_ask(void *ask);
 static void note(struct ask *a);
 static void open_tenant(struct crew_job *job);
+static void open_again(struct tenant_place *p);
 static void go(struct ask *a);
 static bool wants_upgrade(const struct http_req *r);
 static bool may_enter(struct ask *a);
@@ -63,7 +64,7 @@ void ask_handle(void *server, struct http_req *r)
 void ask_to_work(struct ask *a, void (*run)(struct crew_job *job))
 {
     a->job.run = run;
-    crew_submit(a->server->env.work, &a->job);
+    crew_submit(a->server->env.work, &a->job, crew_key(a->target.tenant));
 }
 
 struct ask *ask_of(struct crew_job *job)
@@ -170,7 +171,7 @@ static void note(struct ask *a)
     if (a->target.route == ROUTE_PIPELINE) route = STATS_PIPELINE;
     if (a->target.route == ROUTE_CURSOR) route = STATS_CURSOR;
     if (a->target.route == ROUTE_V1_EXECUTE || a->target.route == ROUTE_V1_BATCH) route = STATS_V1;
-    stats_ask(a->server->stats, route, status, end_us - a->since_us, size, sent);
+    stats_ask(a->server->stats, a->tenant, route, status, end_us - a->since_us, size, sent);
 }
 
 /* Nobody without a token makes us open a database. */
@@ -193,7 +194,13 @@ static void open_tenant(struct crew_job *job)
     struct ask *a = ask_of(job);
     struct err err;
     const struct server_opts *o = &a->server->opts;
-    enum rc rc = o->ops->open(o->tenants, a->target.tenant, &a->tenant, &err);
+    struct tenant_place *p = &a->place;
+    p->fn = open_again;
+    p->gone = http_gone(a->http);
+    if (p->deadline_ms == 0) p->deadline_ms = os_mono_ms() + o->open_ms;
+    enum rc rc = o->ops->open_soon(o->tenants, a->target.tenant, p, &a->tenant, &err);
+    if (rc == RC_AGAIN) return;          /* from here it may be gone */
+    a->place = (struct tenant_place){0}; /* its tenant may be let go of, and opened once more */
     if (rc == RC_OK)
         go(a);
     else if (rc == RC_NOT_FOUND)
@@ -203,6 +210,12 @@ static void open_tenant(struct crew_job *job)
         ask_fail_text(a, 503, "NAMESPACE_BUSY", "%s", err.text);
     else
         ask_fail_rc(a, rc, &err);
+}
+
+static void open_again(struct tenant_place *p)
+{
+    struct ask *a = (struct ask *)((char *)p - offsetof(struct ask, place));
+    ask_to_work(a, open_tenant);
 }
 
 static void go(struct ask *a)

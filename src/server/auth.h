@@ -66,11 +66,11 @@ enum grant_level { GRANT_NONE, GRANT_READ, GRANT_WRITE };
 enum grant_level grant_for(const struct grant *g, const char *tenant);
 bool grant_attach(const struct grant *g, const char *tenant); /* may attach it, to read */
 bool grant_expired(const struct grant *g, int64_t now_s);     /* for connections that stay open */
-/* The policy of its roles for sql_conn_policy; *ret_fn NULL: no restriction. ctx lives as long as
- * the grant: take it off a connection before the grant goes, or another's may get the same address.
- * All tokens with one and the same role have the same ctx (until auth_reload), so that they share a
- * connection's statements; others while the token is remembered. */
-void grant_policy(const struct grant *g, sql_policy_fn **ret_fn, void **ret_ctx);
+/* The policy of its roles for sql_conn_policy; NULL: no restriction. It lives as long as the grant:
+ * take it off a connection before that goes. All tokens with one and the same role have the same
+ * one (until auth_reload), so that they share a connection's statements; with several roles or
+ * rules of its own, a token has one while it is remembered. */
+const struct sql_policy *grant_policy(const struct grant *g);
 
 /* libSQL's admin key: "basic KEY" or "Bearer KEY", compared in constant time. key NULL: true. */
 bool auth_admin(const char *header, const char *key);

@@ -33,10 +33,10 @@ struct grant {
     bool attach;
     struct grant_tenant *tenants; /* else these, by name */
     size_t tenant_count;
-    char *names;           /* their memory */
-    struct role *own_role; /* from the token's rules; or NULL */
-    struct policy *policy; /* NULL: no restriction */
-    bool own_policy;       /* several roles */
+    char *names;                     /* their memory */
+    struct role *own_role;           /* from the token's rules; or NULL */
+    struct sql_policy *own_policy;   /* of several roles; or NULL */
+    const struct sql_policy *policy; /* NULL: no restriction */
 };
 /* From the claims of a token that was verified. setup: of its roles, kept if they are used.
  * Fails: RC_DENIED what is wrong with the claims, in printable ASCII; RC_NO_MEM. */

@@ -26,14 +26,16 @@
 
 struct live {
     struct live *next;
-    struct session *session;
+    struct session *session; /* NULL: promised */
     uint64_t id, seq;
     int64_t until_ms;
+    bool awaited; /* somebody waits for it; one is enough */
 };
 struct batons {
     struct batons_opts opts;
     uint64_t boot;
     pthread_mutex_t lock;
+    pthread_cond_t kept;   /* a promise was */
     struct live **buckets; /* [lock] a power of two of them */
     size_t bucket_count, count;
     uint64_t next_id;
@@ -50,8 +52,11 @@ static bool carries(const struct session *s);
 static enum rc put_clean(const struct session *s, struct buf *bytes, struct err *err);
 static enum rc take_clean(const struct buf *bytes, struct stored *stored, struct sql_last *last,
                           struct err *err);
-static enum rc take_live(struct batons *b, const struct buf *bytes, struct session **ret_s,
-                         struct sql_error *sql_err, struct err *err);
+static enum rc take_live(struct batons *b, const struct buf *bytes, int64_t wait_ms,
+                         struct session **ret_s, struct sql_error *sql_err, struct err *err);
+static struct live **find(struct batons *b, uint64_t id, uint64_t seq);
+static enum rc await_kept(struct batons *b, uint64_t id, uint64_t seq, int64_t wait_ms,
+                          struct err *err);
 static enum rc grow(struct batons *b, struct err *err);
 static struct live **slot_of(struct batons *b, uint64_t id);
 static struct live *pick(struct batons *b, int64_t now_ms, const char *tenant);
@@ -69,6 +74,7 @@ enum rc batons_new(const struct batons_opts *opts, struct batons **ret_b, struct
     b->next_id = os_random();
     b->soonest_ms = INT64_MAX;
     pthread_mutex_init(&b->lock, NULL);
+    thr_cond_init(&b->kept);
     if (grow(b, err) != RC_OK) {
         batons_free(b);
         return err->rc;
@@ -81,6 +87,7 @@ void batons_free(struct batons *b)
 {
     if (b == NULL) return;
     end_all(b, pick(b, INT64_MAX, NULL));
+    pthread_cond_destroy(&b->kept);
     pthread_mutex_destroy(&b->lock);
     mem_wipe(b->opts.key, sizeof b->opts.key);
     mem_free(b->buckets);
@@ -98,7 +105,7 @@ enum rc batons_give(struct batons *b, struct session *s, struct buf *out, bool *
     }
     struct baton_id id;
     TRY(batons_promise(b, s->tenant->name, &id, out, err));
-    TRY(batons_keep(b, &id, s, err));
+    batons_keep(b, &id, s);
     *ret_kept = true;
     return RC_OK;
 }
@@ -108,49 +115,67 @@ enum rc batons_promise(struct batons *b, const char *tenant, struct baton_id *re
 {
     CLEANUP(buf_fini) struct buf bytes = BUF_INIT;
     uint8_t raw[LIVE_SIZE] = {'l'};
-    thr_lock(&b->lock);
-    ret_id->id = b->next_id++;
-    thr_unlock(&b->lock);
-    ret_id->seq = os_random();
-    put_le64(raw + 1, b->boot);
-    put_le64(raw + 9, ret_id->id);
-    put_le64(raw + 17, ret_id->seq);
-    TRY(buf_append(&bytes, raw, sizeof raw, err));
-    return seal(b, tenant, &bytes, out, err);
-}
-
-enum rc batons_keep(struct batons *b, const struct baton_id *id, struct session *s, struct err *err)
-{
     struct live *l = mem_calloc(1, sizeof *l);
     if (l == NULL) return err_mem(err, "a stream");
-    int64_t ttl_ms = batons_ttl_ms(b, s);
-    *l = (struct live){.session = s, .id = id->id, .seq = id->seq};
-    l->until_ms = os_mono_ms() + (ttl_ms > 0 ? ttl_ms : b->opts.idle_ms);
+    struct baton_id id = {.seq = os_random()};
+    l->seq = id.seq;
+    l->until_ms = INT64_MAX;
     thr_lock(&b->lock);
+    l->id = id.id = b->next_id++;
     enum rc rc = b->count < b->opts.live_max
                      ? grow(b, err)
                      : err_set(err, RC_BUSY, "%zu streams are open already", b->count);
     if (rc == RC_OK) {
-        struct live **slot = slot_of(b, l->id);
+        struct live **slot = slot_of(b, id.id);
         l->next = *slot;
         *slot = l;
         b->count++;
-        if (l->until_ms < b->soonest_ms) b->soonest_ms = l->until_ms;
     }
     thr_unlock(&b->lock);
-    if (rc != RC_OK) mem_free(l);
+    if (rc != RC_OK) {
+        mem_free(l);
+        return rc;
+    }
+    put_le64(raw + 1, b->boot);
+    put_le64(raw + 9, id.id);
+    put_le64(raw + 17, id.seq);
+    rc = buf_append(&bytes, raw, sizeof raw, err);
+    if (rc == RC_OK) rc = seal(b, tenant, &bytes, out, err);
+    if (rc == RC_OK)
+        *ret_id = id;
+    else
+        batons_keep(b, &id, NULL);
     return rc;
 }
 
-enum rc batons_take(struct batons *b, const char *tenant, const char *baton, struct session **ret_s,
-                    struct stored *ret_stored, struct sql_last *ret_last, struct sql_error *sql_err,
-                    struct err *err)
+void batons_keep(struct batons *b, const struct baton_id *id, struct session *s)
+{
+    int64_t ttl_ms = s != NULL ? batons_ttl_ms(b, s) : 0;
+    thr_lock(&b->lock);
+    struct live **at = find(b, id->id, id->seq), *l = *at;
+    ASSERT(l != NULL && l->session == NULL);
+    if (s == NULL) {
+        *at = l->next;
+        b->count--;
+        mem_free(l);
+    } else {
+        l->session = s;
+        l->until_ms = os_mono_ms() + (ttl_ms > 0 ? ttl_ms : b->opts.idle_ms);
+        if (l->until_ms < b->soonest_ms) b->soonest_ms = l->until_ms;
+    }
+    pthread_cond_broadcast(&b->kept);
+    thr_unlock(&b->lock);
+}
+
+enum rc batons_take(struct batons *b, const char *tenant, const char *baton, int64_t wait_ms,
+                    struct session **ret_s, struct stored *ret_stored, struct sql_last *ret_last,
+                    struct sql_error *sql_err, struct err *err)
 {
     CLEANUP(buf_fini) struct buf bytes = BUF_INIT;
     *ret_s = NULL;
     sql_error_own(sql_err, "", "%s", "");
     TRY(unseal(b, tenant, baton, &bytes, sql_err, err));
-    if (bytes.data[0] != 'c') return take_live(b, &bytes, ret_s, sql_err, err);
+    if (bytes.data[0] != 'c') return take_live(b, &bytes, wait_ms, ret_s, sql_err, err);
     enum rc rc = take_clean(&bytes, ret_stored, ret_last, err);
     if (rc != RC_OK) stored_fini(ret_stored);
     return rc;
@@ -275,19 +300,17 @@ static enum rc take_clean(const struct buf *bytes, struct stored *stored, struct
 
 /* ---- Live ones ---- */
 
-static enum rc take_live(struct batons *b, const struct buf *bytes, struct session **ret_s,
-                         struct sql_error *sql_err, struct err *err)
+static enum rc take_live(struct batons *b, const struct buf *bytes, int64_t wait_ms,
+                         struct session **ret_s, struct sql_error *sql_err, struct err *err)
 {
     ASSERT(bytes->size == LIVE_SIZE);
     uint64_t id = get_le64(bytes->data + 9), seq = get_le64(bytes->data + 17);
-    struct live *found = NULL;
     thr_lock(&b->lock);
-    for (struct live **at = slot_of(b, id); *at != NULL; at = &(*at)->next) {
-        if ((*at)->id != id || (*at)->seq != seq) continue;
-        found = *at;
+    enum rc rc = await_kept(b, id, seq, wait_ms, err);
+    struct live **at = find(b, id, seq), *found = rc == RC_OK ? *at : NULL;
+    if (found != NULL) {
         *at = found->next;
         b->count--;
-        break;
     }
     thr_unlock(&b->lock);
     if (found != NULL) {
@@ -295,11 +318,41 @@ static enum rc take_live(struct batons *b, const struct buf *bytes, struct sessi
         mem_free(found);
         return RC_OK;
     }
+    if (rc == RC_AGAIN) return rc;
     sql_error_own(sql_err, "STREAM_EXPIRED", "%s",
-                  get_le64(bytes->data + 1) == b->boot
+                  rc != RC_OK ? "The stream is busy with a cursor"
+                  : get_le64(bytes->data + 1) == b->boot
                       ? "The stream has expired due to inactivity, or this baton was used before"
                       : "The stream was lost when the server was restarted");
     return err_set(err, RC_NOT_FOUND, "a stream that is over");
+}
+
+static struct live **find(struct batons *b, uint64_t id, uint64_t seq)
+{
+    struct live **at = slot_of(b, id);
+    while (*at != NULL && ((*at)->id != id || (*at)->seq != seq))
+        at = &(*at)->next;
+    return at;
+}
+
+/* Under the lock. A client may leave a cursor in the middle and come back before we know that it
+ * has left. */
+static enum rc await_kept(struct batons *b, uint64_t id, uint64_t seq, int64_t wait_ms,
+                          struct err *err)
+{
+    int64_t until_ms = os_mono_ms() + wait_ms;
+    struct live *l = *find(b, id, seq);
+    if (l == NULL || l->session != NULL) return RC_OK;
+    if (wait_ms == 0) return err_set(err, RC_AGAIN, "the stream is busy");
+    if (l->awaited) return err_set(err, RC_BUSY, "the stream is busy, and awaited");
+    l->awaited = true;
+    while (l != NULL && l->session == NULL && os_mono_ms() < until_ms) {
+        (void)thr_wait(&b->kept, &b->lock, until_ms);
+        l = *find(b, id, seq);
+    }
+    if (l == NULL || l->session != NULL) return RC_OK;
+    l->awaited = false;
+    return err_set(err, RC_BUSY, "the stream is busy");
 }
 
 static enum rc grow(struct batons *b, struct err *err)
@@ -334,8 +387,9 @@ static struct live *pick(struct batons *b, int64_t now_ms, const char *tenant)
     for (size_t i = 0; i < b->bucket_count; i++)
         for (struct live **at = &b->buckets[i]; *at != NULL;) {
             struct live *l = *at;
-            bool match = tenant == NULL || strcmp(l->session->tenant->name, tenant) == 0;
-            if (match && l->until_ms <= now_ms) {
+            bool match = l->session != NULL && l->until_ms <= now_ms;
+            if (match && tenant != NULL) match = strcmp(l->session->tenant->name, tenant) == 0;
+            if (match) {
                 *at = l->next;
                 l->next = list;
                 list = l;

@@ -36,21 +36,22 @@ void batons_free(struct batons *b); /* ends all that waits */
 MUST_CHECK enum rc batons_give(struct batons *b, struct session *s, struct buf *out, bool *ret_kept,
                                struct err *err);
 /* The same in two steps, when the baton must be told before it is known what the stream will be:
- * the baton of a live one, and later the session for it, which is kept in any case.
- * Fails: as batons_give. */
+ * the baton of a live one, and later the session for it, which is kept in any case, or NULL: there
+ * is none. One of the two must come. Fails: as batons_give. */
 struct baton_id {
     uint64_t id, seq;
 };
 MUST_CHECK enum rc batons_promise(struct batons *b, const char *tenant, struct baton_id *ret_id,
                                   struct buf *out, struct err *err);
-MUST_CHECK enum rc batons_keep(struct batons *b, const struct baton_id *id, struct session *s,
-                               struct err *err);
+void batons_keep(struct batons *b, const struct baton_id *id, struct session *s);
 /* What a baton stands for, of this tenant: a session that waited here (*ret_s, the caller's now,
- * its tenant counted), or NULL and in *ret_stored and *ret_last what a clean one had.
+ * its tenant counted), or NULL and in *ret_stored and *ret_last what a clean one had. One that is
+ * promised is waited for; wait_ms 0: not now.
  * Fails: RC_NOT_FOUND with sql_err: STREAM_NOT_FOUND not one of ours, or used before;
- * STREAM_EXPIRED its time was over or the process was another; RC_NO_MEM. */
+ * STREAM_EXPIRED its time was over or the process was another; RC_AGAIN promised, without waiting;
+ * RC_NO_MEM. */
 MUST_CHECK enum rc batons_take(struct batons *b, const char *tenant, const char *baton,
-                               struct session **ret_s, struct stored *ret_stored,
+                               int64_t wait_ms, struct session **ret_s, struct stored *ret_stored,
                                struct sql_last *ret_last, struct sql_error *sql_err,
                                struct err *err);
 /* End those whose time is over. Call now and then. */

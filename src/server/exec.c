@@ -14,6 +14,7 @@ static bool wait_is_over(struct exec *x, int64_t now_ms);
 static void run_job(struct crew_job *job);
 static void finish(struct exec *x);
 static void stored_durably(struct tenant_wait *w, enum rc rc, const struct err *err);
+static void to_crew(struct exec *x, bool slow);
 static bool trifle(const struct exec *x);
 
 void exec_env_init(struct exec_env *env)
@@ -97,8 +98,7 @@ void exec_run(struct exec *x)
         next_request(x);
     }
     if (next == NEXT_WORK || next == NEXT_SLOW) {
-        x->slow = next == NEXT_SLOW;
-        crew_submit(x->slow ? x->env->slow : x->env->work, &x->job);
+        to_crew(x, next == NEXT_SLOW);
     } else if (next != NEXT_WAIT) {
         finish(x);
     }
@@ -106,8 +106,7 @@ void exec_run(struct exec *x)
 
 void exec_to_work(struct exec *x)
 {
-    x->slow = false;
-    crew_submit(x->env->work, &x->job);
+    to_crew(x, false);
 }
 
 void exec_resume(struct exec *x, enum next next)
@@ -368,6 +367,13 @@ static void stored_durably(struct tenant_wait *w, enum rc rc, const struct err *
                       err->text);
     }
     x->done(x);
+}
+
+static void to_crew(struct exec *x, bool slow)
+{
+    struct exec_env *env = x->env;
+    x->slow = slow;
+    crew_submit(slow ? env->slow : env->work, &x->job, crew_key(x->ses->tenant->name));
 }
 
 /* Is what is left quickly done on a thread that others wait for? */

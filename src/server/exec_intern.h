@@ -58,6 +58,9 @@ struct call exec_call(const struct exec *x, int64_t ms);
 struct sql_limits exec_limits(const struct exec *x);
 int64_t exec_hold_ms(const struct exec *x); /* so long the tenant lets a write have the lock */
 void exec_note(struct exec *x, int64_t since_us, const struct sql_error *sql_err);
+/* x->write, where run, restart and fn are filled in: to the writer, with the client's policy and
+ * time. What is encoded from here on can be taken back. Fails: as sql_writer_submit. */
+MUST_CHECK enum rc exec_submit(struct exec *x, struct err *err);
 /* Something was committed: its index. */
 uint64_t exec_committed(struct exec *x);
 

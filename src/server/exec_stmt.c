@@ -128,6 +128,17 @@ void exec_note(struct exec *x, int64_t since_us, const struct sql_error *sql_err
     x->env->note(x->env->note_ctx, x->ses->tenant, x->sql, x->sql_size, us, &x->result, sql_err);
 }
 
+enum rc exec_submit(struct exec *x, struct err *err)
+{
+    const struct sql_stream *s = &x->ses->stream;
+    x->write.ctx = x;
+    x->write.call = exec_call(x, x->env->query_ms);
+    x->write.policy = s->policy;
+    x->refused = false;
+    hrana_put_mark(x->enc);
+    return sql_writer_submit(sql_engine_writer(x->ses->tenant->engine), &x->write, err);
+}
+
 static bool blocked(const struct exec *x, enum sql_way way, struct sql_error *sql_err)
 {
     const struct tenant_conf *conf = atomic_load(&x->ses->tenant->conf);
@@ -219,18 +230,8 @@ static enum next lone_write(struct exec *x)
 {
     struct err err;
     struct sql_error sql_err;
-    struct sql_stream *s = &x->ses->stream;
-    x->write = (struct sql_write){.run = run_write,
-                                  .restart = restart_write,
-                                  .fn = end_write,
-                                  .ctx = x,
-                                  .call = exec_call(x, x->env->query_ms),
-                                  .policy = s->policy,
-                                  .policy_ctx = s->policy_ctx};
-    x->refused = false;
-    hrana_put_mark(x->enc);
-    enum rc rc = sql_writer_submit(sql_engine_writer(x->ses->tenant->engine), &x->write, &err);
-    if (rc == RC_OK) return NEXT_WAIT;
+    x->write = (struct sql_write){.run = run_write, .restart = restart_write, .fn = end_write};
+    if (exec_submit(x, &err) == RC_OK) return NEXT_WAIT;
     TRY_NEXT(x, exec_open(x, HRANA_EXECUTE, &err), &err);
     sql_error_own(&sql_err, "SQLITE_BUSY", "SQLite error: database is locked (%s)", err.text);
     return exec_close_bad(x, &sql_err);

@@ -13,7 +13,7 @@
 #include "sql/token.h"
 
 #define UNIT_STEPS_MAX     2048 /* longer ones take a turn of their own, which has a limit */
-#define ACTION_TRANSACTION 22   /* SQLITE_TRANSACTION, for a sql_policy_fn */
+#define ACTION_TRANSACTION 22   /* SQLITE_TRANSACTION, for a sql_policy */
 
 static bool fits(struct exec *x, const struct hrana_batch *b);
 static bool fits_step(struct exec *x, const struct hrana_stmt *st, size_t step, bool *begun,
@@ -35,24 +35,14 @@ static enum rc refuse(struct exec *x, struct err *err);
 bool exec_unit(struct exec *x, const struct hrana_batch *b, enum next *ret_next)
 {
     struct err err;
-    struct sql_stream *s = &x->ses->stream;
     x->tried_unit = true;
     if (!fits(x, b)) return false;
     void *verdicts;
     if (arena_take(x->arena, b->count + 1, &verdicts, &err) != RC_OK) return false;
     x->verdicts = verdicts;
-    x->write = (struct sql_write){.run = run_unit,
-                                  .restart = restart_unit,
-                                  .fn = end_unit,
-                                  .ctx = x,
-                                  .call = exec_call(x, x->env->query_ms),
-                                  .policy = s->policy,
-                                  .policy_ctx = s->policy_ctx};
-    x->refused = false;
-    hrana_put_mark(x->enc);
+    x->write = (struct sql_write){.run = run_unit, .restart = restart_unit, .fn = end_unit};
     /* The queue is full: step by step it is told to the client. */
-    if (sql_writer_submit(sql_engine_writer(x->ses->tenant->engine), &x->write, &err) != RC_OK)
-        return false;
+    if (exec_submit(x, &err) != RC_OK) return false;
     *ret_next = NEXT_WAIT;
     return true;
 }
@@ -101,7 +91,7 @@ static bool is_plain(const struct exec *x, const struct hrana_stmt *st, enum sql
     struct sql_token t = sql_token_next(&at, end);
     if (kind == SQL_KIND_END) name = sql_token_is(&t, "ROLLBACK") ? "ROLLBACK" : "COMMIT";
     if (st->arg_count > 0) return false;
-    if (s->policy != NULL && !s->policy(s->policy_ctx, ACTION_TRANSACTION, name, NULL, NULL))
+    if (s->policy != NULL && !s->policy->allows(s->policy, ACTION_TRANSACTION, name, NULL, NULL))
         return false;
     t = sql_token_next(&at, end);
     if (kind == SQL_KIND_BEGIN && (sql_token_is(&t, "DEFERRED") || sql_token_is(&t, "IMMEDIATE") ||

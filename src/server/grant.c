@@ -74,7 +74,7 @@ struct grant *grant_ref(struct grant *g)
 void grant_unref(struct grant *g)
 {
     if (g == NULL || atomic_fetch_sub_explicit(&g->refs, 1, memory_order_acq_rel) > 1) return;
-    if (g->own_policy) policy_free(g->policy);
+    policy_free(g->own_policy);
     role_free(g->own_role);
     mem_free(g->tenants);
     mem_free(g->names);
@@ -101,10 +101,9 @@ bool grant_expired(const struct grant *g, int64_t now_s)
     return now_s >= g->end_s;
 }
 
-void grant_policy(const struct grant *g, sql_policy_fn **ret_fn, void **ret_ctx)
+const struct sql_policy *grant_policy(const struct grant *g)
 {
-    *ret_fn = g->policy != NULL ? policy_allows : NULL;
-    *ret_ctx = g->policy;
+    return g->policy;
 }
 
 static enum rc parse(const json_t *claims, struct setup *setup, struct grant *g, struct err *err)
@@ -247,8 +246,8 @@ static enum rc parse_roles(const json_t *claims, struct setup *setup, struct gra
         g->policy = role_policy(list[0]);
         return RC_OK;
     }
-    TRY(policy_new(list, count, &g->policy, err));
-    g->own_policy = true;
+    TRY(policy_new(list, count, &g->own_policy, err));
+    g->policy = g->own_policy;
     return RC_OK;
 }
 

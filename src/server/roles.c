@@ -20,6 +20,7 @@ struct rule {
     struct words tables, columns;
 };
 struct policy {
+    struct sql_policy sql; /* first: a pointer to it is one to the whole */
     const struct role *const *roles;
     size_t count;
     bool changes_schema, reads_all;
@@ -77,6 +78,9 @@ static enum rc parse_rule(json_t *json, struct rule *rule, struct err *err);
 static enum rc parse_acts(const json_t *json, unsigned *ret_acts, struct err *err);
 static enum rc parse_words(const json_t *json, const char *what, struct words *words,
                            struct err *err);
+static void policy_init(struct policy *p, const struct role *const *roles, size_t count);
+static bool allows(const struct sql_policy *policy, int action, const char *a, const char *b,
+                   const char *db);
 static void sum_up(struct policy *p);
 static struct question question_of(int action, const char *a, const char *b);
 static enum verdict judge(const struct role *role, const struct question *q);
@@ -147,8 +151,7 @@ enum rc role_parse(const json_t *rules, const char *name, struct role **ret_role
         }
     }
     role->self = role;
-    role->policy = (struct policy){.roles = &role->self, .count = 1};
-    sum_up(&role->policy);
+    policy_init(&role->policy, &role->self, 1);
     *ret_role = role;
     role = NULL;
     return RC_OK;
@@ -301,12 +304,12 @@ static enum rc parse_words(const json_t *json, const char *what, struct words *w
 
 /* ---- Deciding ---- */
 
-struct policy *role_policy(const struct role *role)
+const struct sql_policy *role_policy(const struct role *role)
 {
-    return (struct policy *)&role->policy; /* nobody writes to it; a sql_policy_fn takes no const */
+    return &role->policy.sql;
 }
 
-enum rc policy_new(const struct role *const *roles, size_t count, struct policy **ret_policy,
+enum rc policy_new(const struct role *const *roles, size_t count, struct sql_policy **ret_policy,
                    struct err *err)
 {
     struct policy *p = mem_alloc(sizeof *p + count * sizeof(struct role *));
@@ -314,20 +317,20 @@ enum rc policy_new(const struct role *const *roles, size_t count, struct policy 
     const struct role **list = (const struct role **)(p + 1);
     for (size_t i = 0; i < count; i++)
         list[i] = roles[i];
-    *p = (struct policy){.roles = list, .count = count};
-    sum_up(p);
-    *ret_policy = p;
+    policy_init(p, list, count);
+    *ret_policy = &p->sql;
     return RC_OK;
 }
 
-void policy_free(struct policy *policy)
+void policy_free(struct sql_policy *policy)
 {
     mem_free(policy);
 }
 
-bool policy_allows(void *policy, int action, const char *a, const char *b, const char *db)
+static bool allows(const struct sql_policy *policy, int action, const char *a, const char *b,
+                   const char *db)
 {
-    const struct policy *p = policy;
+    const struct policy *p = (const struct policy *)policy;
     struct question q = question_of(action, a, b);
     enum sql_act act = q.a.act;
     if (act == SQL_ACT_NOTHING) return true;
@@ -343,6 +346,13 @@ bool policy_allows(void *policy, int action, const char *a, const char *b, const
     }
     if (sum == ALLOWED || act == SQL_ACT_FUNCTION || act == SQL_ACT_TRANSACTION) return true;
     return p->changes_schema && goes_with_schema(&q.a);
+}
+
+static void policy_init(struct policy *p, const struct role *const *roles, size_t count)
+{
+    *p = (struct policy){
+        .sql = {.allows = allows, .id = sql_policy_id()}, .roles = roles, .count = count};
+    sum_up(p);
 }
 
 static void sum_up(struct policy *p)

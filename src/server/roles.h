@@ -3,7 +3,7 @@
  *
  * A role answers "allowed", "denied" or nothing. A policy is what several roles say together: one
  * that denies outweighs all that allow; where all are silent, functions and transactions are
- * allowed and the rest is denied. A policy is a sql_policy_fn with its ctx (policy_allows).
+ * allowed and the rest is denied.
  *
  *   tables    names of tables and views; for functions and PRAGMAs their names. What has no name
  *             (REINDEX, VACUUM, PRAGMA user_version = 1) is allowed by any rule that allows schema
@@ -30,7 +30,7 @@
 #ifndef SERVER_ROLES_H
 #define SERVER_ROLES_H
 #include <jansson.h>
-#include "base/err.h"
+#include "sql/conn.h"
 
 #define ROLES_TEXT_MAX   (1 << 20) /* bytes of the configuration's JSON */
 #define ROLES_MAX        1024
@@ -41,8 +41,7 @@
 #define POLICY_ROLES_MAX 16
 
 struct role;
-struct roles;  /* by name */
-struct policy; /* what some roles say together */
+struct roles; /* by name */
 
 /* {"name": [rules], ...}; NULL: no roles. Fails: RC_INVALID with the role, the rule and what is
  * wrong, in printable ASCII; RC_TOO_BIG; RC_NO_MEM. */
@@ -56,13 +55,11 @@ MUST_CHECK enum rc role_parse(const json_t *rules, const char *name, struct role
 void role_free(struct role *role);
 
 /* The policy of one role: always the same one, and part of the role. */
-struct policy *role_policy(const struct role *role);
+const struct sql_policy *role_policy(const struct role *role);
 /* The policy of several, which must outlive it. Fails: RC_NO_MEM. */
 MUST_CHECK enum rc policy_new(const struct role *const *roles, size_t count,
-                              struct policy **ret_policy, struct err *err);
-void policy_free(struct policy *policy); /* of policy_new */
-/* A sql_policy_fn; policy: a struct policy. */
-bool policy_allows(void *policy, int action, const char *a, const char *b, const char *db);
+                              struct sql_policy **ret_policy, struct err *err);
+void policy_free(struct sql_policy *policy); /* of policy_new; NULL is fine */
 
 /* A text for a message: what is not printable ASCII becomes '?'; a long one is cut. */
 #define ROLES_SHOWN 48

@@ -10,8 +10,6 @@
 #include "server/sync_desk.h"
 
 #define TICK_MS        100
-#define WORK_THREADS   32
-#define SLOW_NICE      10
 #define HEAD_MAX       (16u << 10) /* of it depends what an idle connection costs */
 #define BODY_MAX       (64u << 20)
 #define BYTE_MAX       (64u << 20)
@@ -20,7 +18,16 @@
 #define TURN_MS        10000
 #define DURABLE_MS     30000
 #define STREAM_IDLE_MS 10000
+#define OPEN_MS        5000
 #define CLOSING_MS     1000 /* for the closing handshakes of WebSockets */
+
+/* Threads of the crews. Few for a tenant, so that its queries do not take the processors from all
+ * others; many in all, so that some tenants with endless work leave one for the next. */
+#define WORK_THREADS     64
+#define WORK_SHARE_MIN   8
+#define SLOW_THREADS_MIN 12
+#define SLOW_SHARE_MIN   2
+#define SLOW_NICE        10
 
 static void set_defaults(struct server_opts *o);
 static enum rc start(struct server *s, struct err *err);
@@ -30,6 +37,7 @@ static void note(void *ctx, struct tenant *t, const char *sql, size_t size, int6
                  const struct sql_done *done, const struct sql_error *sql_err);
 static void log_slow(void *ctx, const struct stats_slow *slow);
 static void log_dropped(void *ctx, uint64_t count);
+static void log_full(void *ctx, const char *name);
 static void release_tenant(void *ctx, struct tenant *t);
 static void wait_idle(struct server *s, int64_t wait_ms);
 
@@ -109,6 +117,8 @@ static void set_defaults(struct server_opts *o)
     if (o->turn_ms == 0) o->turn_ms = TURN_MS;
     if (o->durable_ms == 0) o->durable_ms = DURABLE_MS;
     if (o->stream_idle_ms == 0) o->stream_idle_ms = STREAM_IDLE_MS;
+    if (o->open_ms == 0) o->open_ms = OPEN_MS;
+    if (o->open_ms > o->query_ms) o->open_ms = o->query_ms;
 }
 
 static enum rc start(struct server *s, struct err *err)
@@ -124,17 +134,26 @@ static enum rc start(struct server *s, struct err *err)
     env->byte_max = o->byte_max;
     env->note = note;
     env->note_ctx = s;
-    const struct stats_opts stats = {
-        .slow_us = o->slow_query_ms * 1000, .slow = log_slow, .dropped = log_dropped};
+    const struct stats_opts stats = {.slow_us = o->slow_query_ms * 1000,
+                                     .slow = log_slow,
+                                     .dropped = log_dropped,
+                                     .full = log_full};
     TRY(stats_new(&stats, &s->stats, err));
     struct batons_opts batons = {
         .txn_idle_ms = o->stream_idle_ms, .release = release_tenant, .ctx = s};
     memcpy(batons.key, o->baton_key, sizeof batons.key);
-    unsigned slow = (unsigned)os_cpu_count() > 2 ? (unsigned)os_cpu_count() : 2;
+    unsigned cpus = (unsigned)os_cpu_count();
+    const struct crew_opts work = {.name = "work",
+                                   .threads = o->work_threads,
+                                   .share = 2 * cpus > WORK_SHARE_MIN ? 2 * cpus : WORK_SHARE_MIN};
+    const struct crew_opts slow = {.name = "slow",
+                                   .threads = 2 * cpus + SLOW_THREADS_MIN,
+                                   .share = cpus > SLOW_SHARE_MIN ? cpus : SLOW_SHARE_MIN,
+                                   .nice = SLOW_NICE};
     TRY(auth_new(&o->auth, &s->auth, err));
     TRY(batons_new(&batons, &s->batons, err));
-    TRY(crew_new("work", o->work_threads, 0, &env->work, err));
-    TRY(crew_new("slow", slow, SLOW_NICE, &env->slow, err));
+    TRY(crew_new(&work, &env->work, err));
+    TRY(crew_new(&slow, &env->slow, err));
     TRY(sync_desk_new(s, &s->sync, err));
     TRY(ws_hub_new(&(struct ws_opts){.threads = o->threads, .message_max = o->body_max}, &s->hub,
                    err));
@@ -211,6 +230,15 @@ static void log_dropped(void *ctx, uint64_t count)
     (void)ctx;
     snprintf(text, sizeof text, "%llu", (unsigned long long)count);
     log_warn("more slow statements were not logged", "count", text);
+}
+
+static void log_full(void *ctx, const char *name)
+{
+    char text[8];
+    (void)ctx;
+    snprintf(text, sizeof text, "%d", STATS_NAMED_MAX);
+    log_warn("too many classes of namespaces: this one and further ones are counted as \"other\"",
+             "class", name, "classes_max", text);
 }
 
 static void release_tenant(void *ctx, struct tenant *t)

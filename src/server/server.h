@@ -25,12 +25,13 @@ struct server_opts {
     uint64_t import_max;   /* bytes of a file that is imported; 0: 16 GiB */
     bool no_default;       /* a host name without a dot names no tenant */
     unsigned threads;      /* of each front end; 0: one a CPU */
-    unsigned work_threads; /* 0: 32 */
+    unsigned work_threads; /* 0: 64 */
     size_t body_max;       /* bytes; 0: 64 MiB */
     uint64_t byte_max;     /* of values in one result; 0: 64 MiB */
     unsigned conn_max;
     int64_t query_ms, txn_ms, turn_ms, durable_ms, stream_idle_ms, slow_query_ms; /* 0: defaults */
     int64_t idle_ms; /* of a connection */
+    int64_t open_ms; /* a request waits so long when too many databases are in use; 0: 5 s */
 };
 /* Fails: as http_server_start, auth_new. */
 MUST_CHECK enum rc server_start(const struct server_opts *opts, struct server **ret_s,

@@ -83,9 +83,11 @@ struct ask {
     struct baton_id promise;
     struct client *client;  /* WebSocket: until its upgrade has come */
     bool streaming, broken; /* broken: something is missing from what was streamed */
+    bool patient;           /* on a thread that may wait for its stream */
     int64_t since_us;
     struct sync_ask *sync; /* replicas */
     struct crew_job job;
+    struct tenant_place place;
 };
 void ask_handle(void *server, struct http_req *r); /* for http_opts.handle */
 /* With tenant and grant known: on a thread that must not wait. */

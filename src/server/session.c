@@ -73,10 +73,9 @@ void session_grant(struct session *s, struct grant *grant)
 {
     struct grant *old = s->grant;
     s->grant = grant_ref(grant);
-    grant_policy(grant, &s->stream.policy, &s->stream.policy_ctx);
-    /* Before the old one goes: the next might have its address. */
-    if (s->stream.conn != NULL)
-        sql_conn_policy(s->stream.conn, s->stream.policy, s->stream.policy_ctx);
+    s->stream.policy = grant_policy(grant);
+    /* Before the old one goes. */
+    if (s->stream.conn != NULL) sql_conn_policy(s->stream.conn, s->stream.policy);
     grant_unref(old);
     s->stream.all_read = grant_for(grant, s->tenant->name) < GRANT_WRITE;
 }

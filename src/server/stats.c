@@ -27,9 +27,14 @@ typedef _Atomic uint64_t count;
 struct hist {
     count counts[STATS_BOUNDS + 1], us;
 };
-struct shard {
+enum { CLASS_DEFAULT, CLASS_NONE, CLASS_OTHER, CLASS_NAMED };
+struct class
+{ /* of tenants */
     struct hist asks[STATS_ROUTES], stmts[STATS_KINDS][2];
     count statuses[6], faults[STATS_FAULTS];
+};
+struct shard {
+    struct class classes[STATS_CLASSES];
     count bytes_in, bytes_out, rows_read, rows_written, slow;
     uint8_t apart[APART];
 };
@@ -78,6 +83,10 @@ struct stats {
     unsigned second_count, line_count;
     uint64_t dropped;
     struct line lines[STATS_SLOW_RATE];
+    char names[STATS_NAMED_MAX][STATS_CLASS_MAX + 1]; /* constant below name_count */
+    atomic_uint name_count;                           /* grows under table_lock */
+    char left_out[STATS_CLASS_MAX + 1];               /* [table_lock] "": none */
+    atomic_bool full, told;                           /* left_out is set, was told */
     struct shard shards[SHARDS];
     struct entry entries[STATS_TENANTS_MAX];
 };
@@ -90,6 +99,11 @@ static unsigned thread_number(void);
 static inline void add(count *c, uint64_t n, bool own);
 static inline void hist_add(struct hist *h, int64_t us, bool own);
 static void hist_sum(const struct hist *h, struct stats_hist *ret);
+static unsigned class_of(struct stats *s, const struct tenant *t);
+static unsigned class_learn(struct stats *s, const char *name);
+static void class_sum(const struct class *c, struct stats_class *ret);
+static void class_name(const struct stats *s, unsigned class, char *ret);
+static void tell_full(struct stats *s);
 static inline enum stats_kind kind_of(const char *sql, size_t size);
 static enum stats_fault fault_of(const char *code);
 static void note_tenant(struct stats *s, struct tenant *t, unsigned thread, const char *sql,
@@ -166,16 +180,34 @@ void stats_tick(struct stats *s)
         s->opts.slow(s->opts.ctx, &line.s);
     }
     if (dropped > 0) s->opts.dropped(s->opts.ctx, dropped);
+    if (atomic_load(&s->full) && !atomic_exchange(&s->told, true)) tell_full(s);
 }
 
-void stats_ask(struct stats *s, enum stats_route route, unsigned status, int64_t us, uint64_t in,
-               uint64_t out)
+enum rc stats_check_class(const char *name, struct err *err)
+{
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyz0123456789_-.";
+    size_t size = strlen(name);
+    if (size == 0 || size > STATS_CLASS_MAX)
+        return err_set(err, RC_INVALID, "a class has a name of 1 to %d bytes, not %zu",
+                       STATS_CLASS_MAX, size);
+    if (name[strspn(name, letters)] != '\0' || name[0] == '.' || name[0] == '-')
+        return err_set(err, RC_INVALID,
+                       "a class's name has only small letters, digits, '_', '-' and '.', and "
+                       "starts with neither '-' nor '.'");
+    if (strcmp(name, "none") == 0 || strcmp(name, "other") == 0)
+        return err_set(err, RC_INVALID, "class '%s': the name is taken", name);
+    return RC_OK;
+}
+
+void stats_ask(struct stats *s, const struct tenant *t, enum stats_route route, unsigned status,
+               int64_t us, uint64_t in, uint64_t out)
 {
     unsigned thread = thread_number();
     bool own = thread < SHARDS - 1;
     struct shard *sh = &s->shards[own ? thread : SHARDS - 1];
-    hist_add(&sh->asks[route], us, own);
-    add(&sh->statuses[status / 100 < 6 ? status / 100 : 5], 1, own);
+    struct class *c = &sh->classes[class_of(s, t)];
+    hist_add(&c->asks[route], us, own);
+    add(&c->statuses[status / 100 < 6 ? status / 100 : 5], 1, own);
     if (in > 0) add(&sh->bytes_in, in, own);
     if (out > 0) add(&sh->bytes_out, out, own);
 }
@@ -187,9 +219,10 @@ void stats_stmt(struct stats *s, struct tenant *t, const char *sql, size_t size,
     unsigned thread = thread_number();
     bool own = thread < SHARDS - 1;
     struct shard *sh = &s->shards[own ? thread : SHARDS - 1];
-    hist_add(&sh->stmts[kind_of(sql, size)][sql_err != NULL], us, own);
+    struct class *c = &sh->classes[class_of(s, t)];
+    hist_add(&c->stmts[kind_of(sql, size)][sql_err != NULL], us, own);
     if (sql_err != NULL) {
-        add(&sh->faults[fault_of(sql_err->code)], 1, own);
+        add(&c->faults[fault_of(sql_err->code)], 1, own);
         done = &nothing;
     }
     if (done->rows_read > 0) add(&sh->rows_read, done->rows_read, own);
@@ -204,18 +237,17 @@ void stats_stmt(struct stats *s, struct tenant *t, const char *sql, size_t size,
 
 void stats_look(struct stats *s, struct stats_sum *ret)
 {
+    unsigned classes = CLASS_NAMED + atomic_load_explicit(&s->name_count, memory_order_acquire);
     memset(ret, 0, sizeof *ret);
+    ret->class_count = classes;
+    for (unsigned k = 0; k < classes; k++)
+        class_name(s, k, ret->classes[k].name);
     for (size_t i = 0; i < SHARDS; i++) {
         const struct shard *sh = &s->shards[i];
-        for (size_t k = 0; k < STATS_ROUTES; k++)
-            hist_sum(&sh->asks[k], &ret->asks[k]);
-        for (size_t k = 0; k < STATS_KINDS; k++)
-            for (size_t bad = 0; bad < 2; bad++)
-                hist_sum(&sh->stmts[k][bad], &ret->stmts[k][bad]);
-        for (size_t k = 0; k < 6; k++)
-            ret->statuses[k] += atomic_load_explicit(&sh->statuses[k], memory_order_relaxed);
-        for (size_t k = 0; k < STATS_FAULTS; k++)
-            ret->faults[k] += atomic_load_explicit(&sh->faults[k], memory_order_relaxed);
+        for (unsigned k = 0; k < classes; k++) {
+            class_sum(&sh->classes[k], &ret->classes[k]);
+            class_sum(&sh->classes[k], &ret->all);
+        }
         ret->bytes_in += atomic_load_explicit(&sh->bytes_in, memory_order_relaxed);
         ret->bytes_out += atomic_load_explicit(&sh->bytes_out, memory_order_relaxed);
         ret->rows_read += atomic_load_explicit(&sh->rows_read, memory_order_relaxed);
@@ -311,6 +343,72 @@ static void hist_sum(const struct hist *h, struct stats_hist *ret)
         ret->counts[i] += atomic_load_explicit(&h->counts[i], memory_order_relaxed);
     ret->us += atomic_load_explicit(&h->us, memory_order_relaxed);
 }
+
+/* ---- Classes of tenants ---- */
+
+/* There are few names, and most tenants have none: no look-up is quicker than to compare. */
+static unsigned class_of(struct stats *s, const struct tenant *t)
+{
+    if (t == NULL) return CLASS_NONE;
+    const struct tenant_conf *conf = atomic_load_explicit(&t->conf, memory_order_acquire);
+    const char *name = conf != NULL ? conf->class : NULL;
+    if (name == NULL) return CLASS_DEFAULT;
+    unsigned known = atomic_load_explicit(&s->name_count, memory_order_acquire);
+    for (unsigned i = 0; i < known; i++)
+        if (strcmp(s->names[i], name) == 0) return CLASS_NAMED + i;
+    if (atomic_load_explicit(&s->full, memory_order_acquire)) return CLASS_OTHER;
+    return class_learn(s, name);
+}
+
+static unsigned class_learn(struct stats *s, const char *name)
+{
+    unsigned at = 0;
+    thr_lock(&s->table_lock);
+    unsigned known = atomic_load_explicit(&s->name_count, memory_order_relaxed);
+    while (at < known && strcmp(s->names[at], name) != 0)
+        at++;
+    if (at == known && known < STATS_NAMED_MAX) {
+        snprintf(s->names[at], sizeof s->names[at], "%s", name);
+        atomic_store_explicit(&s->name_count, known + 1, memory_order_release);
+    } else if (at == known && s->left_out[0] == '\0') {
+        snprintf(s->left_out, sizeof s->left_out, "%s", name);
+        atomic_store_explicit(&s->full, true, memory_order_release);
+    }
+    thr_unlock(&s->table_lock);
+    return at < STATS_NAMED_MAX ? CLASS_NAMED + at : CLASS_OTHER;
+}
+
+static void class_sum(const struct class *c, struct stats_class *ret)
+{
+    for (size_t i = 0; i < STATS_ROUTES; i++)
+        hist_sum(&c->asks[i], &ret->asks[i]);
+    for (size_t i = 0; i < STATS_KINDS; i++)
+        for (size_t bad = 0; bad < 2; bad++)
+            hist_sum(&c->stmts[i][bad], &ret->stmts[i][bad]);
+    for (size_t i = 0; i < 6; i++)
+        ret->statuses[i] += atomic_load_explicit(&c->statuses[i], memory_order_relaxed);
+    for (size_t i = 0; i < STATS_FAULTS; i++)
+        ret->faults[i] += atomic_load_explicit(&c->faults[i], memory_order_relaxed);
+}
+
+static void class_name(const struct stats *s, unsigned class, char *ret)
+{
+    static const char *const names[CLASS_NAMED] = {
+        [CLASS_DEFAULT] = TENANT_CLASS, [CLASS_NONE] = "none", [CLASS_OTHER] = "other"};
+    const char *name = class < CLASS_NAMED ? names[class] : s->names[class - CLASS_NAMED];
+    snprintf(ret, STATS_CLASS_MAX + 1, "%s", name);
+}
+
+static void tell_full(struct stats *s)
+{
+    char name[STATS_CLASS_MAX + 1];
+    thr_lock(&s->table_lock);
+    memcpy(name, s->left_out, sizeof name);
+    thr_unlock(&s->table_lock);
+    s->opts.full(s->opts.ctx, name);
+}
+
+/* ---- Statements ---- */
 
 /* The usual ones by two letters, the others with care. */
 static inline enum stats_kind kind_of(const char *sql, size_t size)

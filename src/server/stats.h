@@ -6,6 +6,10 @@
  * its tenant or gets into the log: each of the first 63 threads has counters of its own, all others
  * share some. What is read is a sum that may be a moment old.
  *
+ * Requests and statements are counted by the class of their tenant, a name that its configuration
+ * has. The first STATS_NAMED_MAX names that come have counters of their own, further ones are
+ * "other"; "none" is what has no tenant, such as a request that was refused.
+ *
  * Of tenants there are the STATS_TENANTS_MAX that were active last, each with counts and the
  * statements that were slowest and that touched most rows. Of a statement there is its text, cut,
  * and never a parameter.
@@ -22,6 +26,9 @@
 #define STATS_SLOW_SQL_MAX 1024 /* bytes of a text for the log */
 #define STATS_SLOW_RATE    10   /* statements for the log in one second */
 #define STATS_BOUNDS       18
+#define STATS_CLASS_MAX    32 /* bytes of a class's name */
+#define STATS_NAMED_MAX    16 /* classes besides default, none and other */
+#define STATS_CLASSES      (STATS_NAMED_MAX + 3)
 
 enum stats_route { STATS_PIPELINE, STATS_CURSOR, STATS_WEBSOCKET, STATS_V1, STATS_ELSE };
 enum stats_kind { STATS_READ, STATS_WRITE, STATS_OTHER };
@@ -57,6 +64,7 @@ struct stats_opts {
     /* By stats_tick. */
     void (*slow)(void *ctx, const struct stats_slow *s);
     void (*dropped)(void *ctx, uint64_t count); /* more than STATS_SLOW_RATE in a second */
+    void (*full)(void *ctx, const char *name);  /* the first class that counts as "other"; once */
     void *ctx;
 };
 /* Fails: RC_NO_MEM. */
@@ -65,9 +73,14 @@ void stats_free(struct stats *s); /* NULL is fine; what waits for the log gets t
 /* Give slow statements to the log. Call every 100 ms or so. */
 void stats_tick(struct stats *s);
 
-/* A request over HTTP or a message over WebSocket was answered. status: of HTTP; 0: a message. */
-void stats_ask(struct stats *s, enum stats_route route, unsigned status, int64_t us, uint64_t in,
-               uint64_t out);
+/* A name of a class: 1 to STATS_CLASS_MAX of [a-z0-9_-.], not starting with '.' or '-', and neither
+ * "none" nor "other". Fails: RC_INVALID saying why. */
+MUST_CHECK enum rc stats_check_class(const char *name, struct err *err);
+
+/* A request over HTTP or a message over WebSocket was answered. status: of HTTP; 0: a message. t:
+ * counted; NULL: it had none. */
+void stats_ask(struct stats *s, const struct tenant *t, enum stats_route route, unsigned status,
+               int64_t us, uint64_t in, uint64_t out);
 /* A statement has run. sql_err NULL: well, and done is filled. */
 void stats_stmt(struct stats *s, struct tenant *t, const char *sql, size_t size, int64_t us,
                 const struct sql_done *done, const struct sql_error *sql_err);
@@ -78,11 +91,16 @@ struct stats_hist {
     uint64_t counts[STATS_BOUNDS + 1]; /* not cumulative; the last: above all bounds */
     uint64_t us;                       /* sum */
 };
-struct stats_sum {
+struct stats_class {
+    char name[STATS_CLASS_MAX + 1];
     struct stats_hist asks[STATS_ROUTES];
     struct stats_hist stmts[STATS_KINDS][2]; /* well, failed */
     uint64_t statuses[6];                    /* by the first digit; 0: messages */
     uint64_t faults[STATS_FAULTS];
+};
+struct stats_sum {
+    struct stats_class all, classes[STATS_CLASSES]; /* all: without a name */
+    size_t class_count;
     uint64_t bytes_in, bytes_out, rows_read, rows_written, slow;
 };
 void stats_look(struct stats *s, struct stats_sum *ret);

@@ -1,7 +1,13 @@
-/* stats_page.c -- numbers of the service in Prometheus' text form, version 0.0.4. See stats.h. */
+/*
+ * stats_page.c -- numbers of the service in Prometheus' text form, version 0.0.4. See stats.h.
+ *
+ * What has never happened to a class is not there: a page grows by the classes that are used.
+ */
 #include "server/stats.h"
 #include <stdio.h>
 #include "base/mem.h"
+
+#define LABELS_MAX (STATS_CLASS_MAX + 64)
 
 static enum rc put_head(struct buf *out, const char *name, const char *type, const char *help,
                         struct err *err);
@@ -11,6 +17,8 @@ static enum rc put_asks(struct buf *out, const struct stats_sum *sum, struct err
 static enum rc put_stmts(struct buf *out, const struct stats_sum *sum, struct err *err);
 static enum rc put_count(struct buf *out, const char *name, const char *help, uint64_t n,
                          struct err *err);
+static uint64_t count_of(const struct stats_hist *h);
+static bool has_any(const struct stats_hist *list, size_t count);
 
 enum rc stats_page(struct stats *s, struct buf *out, struct err *err)
 {
@@ -37,18 +45,24 @@ static enum rc put_asks(struct buf *out, const struct stats_sum *sum, struct err
     static const char *const routes[STATS_ROUTES] = {"pipeline", "cursor", "websocket", "v1",
                                                      "other"};
     static const char name[] = "sluice_request_duration_seconds";
-    char labels[64];
+    char labels[LABELS_MAX];
     TRY(put_head(out, name, "histogram",
                  "Requests over HTTP and messages over WebSocket, until they were answered.", err));
-    for (size_t i = 0; i < STATS_ROUTES; i++) {
-        snprintf(labels, sizeof labels, "route=\"%s\"", routes[i]);
-        TRY(put_hist(out, name, labels, &sum->asks[i], err));
+    for (size_t k = 0; k < sum->class_count; k++) {
+        const struct stats_class *c = &sum->classes[k];
+        for (size_t i = 0; i < STATS_ROUTES; i++) {
+            snprintf(labels, sizeof labels, "class=\"%s\",route=\"%s\"", c->name, routes[i]);
+            TRY(put_hist(out, name, labels, &c->asks[i], err));
+        }
     }
     TRY(put_head(out, "sluice_responses_total", "counter", "Answers over HTTP, by their status.",
                  err));
-    for (unsigned i = 1; i < 6; i++)
-        TRY(buf_printf(out, err, "sluice_responses_total{status=\"%uxx\"} %llu\n", i,
-                       (unsigned long long)sum->statuses[i]));
+    for (size_t k = 0; k < sum->class_count; k++) {
+        const struct stats_class *c = &sum->classes[k];
+        for (unsigned i = 1; i < 6 && has_any(c->asks, STATS_ROUTES); i++)
+            TRY(buf_printf(out, err, "sluice_responses_total{class=\"%s\",status=\"%uxx\"} %llu\n",
+                           c->name, i, (unsigned long long)c->statuses[i]));
+    }
     return RC_OK;
 }
 
@@ -61,21 +75,41 @@ static enum rc put_stmts(struct buf *out, const struct stats_sum *sum, struct er
 #undef X
     };
     static const char name[] = "sluice_statement_duration_seconds";
-    char labels[64];
+    char labels[LABELS_MAX];
     TRY(put_head(out, name, "histogram", "Statements, without waiting for others.", err));
-    for (size_t i = 0; i < STATS_KINDS; i++) {
-        for (size_t bad = 0; bad < 2; bad++) {
-            snprintf(labels, sizeof labels, "kind=\"%s\",outcome=\"%s\"", kinds[i],
-                     bad ? "error" : "ok");
-            TRY(put_hist(out, name, labels, &sum->stmts[i][bad], err));
+    for (size_t k = 0; k < sum->class_count; k++) {
+        const struct stats_class *c = &sum->classes[k];
+        for (size_t i = 0; i < STATS_KINDS * 2; i++) {
+            snprintf(labels, sizeof labels, "class=\"%s\",kind=\"%s\",outcome=\"%s\"", c->name,
+                     kinds[i / 2], i % 2 ? "error" : "ok");
+            TRY(put_hist(out, name, labels, &c->stmts[i / 2][i % 2], err));
         }
     }
     TRY(put_head(out, "sluice_statement_errors_total", "counter",
-                 "Statements that failed, by the class of their code.", err));
-    for (size_t i = 0; i < STATS_FAULTS; i++)
-        TRY(buf_printf(out, err, "sluice_statement_errors_total{class=\"%s\"} %llu\n", faults[i],
-                       (unsigned long long)sum->faults[i]));
+                 "Statements that failed, by what their code means.", err));
+    for (size_t k = 0; k < sum->class_count; k++) {
+        const struct stats_class *c = &sum->classes[k];
+        for (size_t i = 0; i < STATS_FAULTS && has_any(c->stmts[0], STATS_KINDS * 2); i++)
+            TRY(buf_printf(out, err,
+                           "sluice_statement_errors_total{class=\"%s\",error=\"%s\"} %llu\n",
+                           c->name, faults[i], (unsigned long long)c->faults[i]));
+    }
     return RC_OK;
+}
+
+static uint64_t count_of(const struct stats_hist *h)
+{
+    uint64_t n = 0;
+    for (size_t i = 0; i <= STATS_BOUNDS; i++)
+        n += h->counts[i];
+    return n;
+}
+
+static bool has_any(const struct stats_hist *list, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (count_of(&list[i]) > 0) return true;
+    return false;
 }
 
 static enum rc put_head(struct buf *out, const char *name, const char *type, const char *help,
@@ -88,6 +122,7 @@ static enum rc put_hist(struct buf *out, const char *name, const char *labels,
                         const struct stats_hist *h, struct err *err)
 {
     uint64_t n = 0;
+    if (count_of(h) == 0) return RC_OK;
     for (size_t i = 0; i < STATS_BOUNDS; i++) {
         n += h->counts[i];
         TRY(buf_printf(out, err, "%s_bucket{%s,le=\"%g\"} %llu\n", name, labels,

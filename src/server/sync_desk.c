@@ -26,15 +26,12 @@ static bool is_over(const struct sync_desk *d, struct sync_ask *y, int64_t now_m
 bool sync_admit(struct ask *a, struct sync_ask **ret_y)
 {
     const struct tenant_conf *conf = atomic_load(&a->tenant->conf);
-    sql_policy_fn *policy;
-    void *ctx;
-    grant_policy(a->grant, &policy, &ctx);
     if (conf->block_reads) {
         ask_fail_text(a, 403, "BLOCKED", "Operation was blocked: %s",
                       conf->block_reason[0] != '\0' ? conf->block_reason : "reads are blocked");
         return false;
     }
-    if (grant_for(a->grant, a->tenant->name) < GRANT_READ || policy != NULL) {
+    if (grant_for(a->grant, a->tenant->name) < GRANT_READ || grant_policy(a->grant) != NULL) {
         ask_fail_text(a, 403, "AUTH_FORBIDDEN",
                       "Authorization forbidden: a token with roles or without Read permission "
                       "cannot replicate namespace %s",
@@ -53,8 +50,9 @@ bool sync_admit(struct ask *a, struct sync_ask **ret_y)
 
 void sync_to_work(struct sync_ask *y, void (*run)(struct crew_job *job))
 {
-    y->ask->job.run = run;
-    crew_submit(y->ask->server->sync->crew, &y->ask->job);
+    struct ask *a = y->ask;
+    a->job.run = run;
+    crew_submit(a->server->sync->crew, &a->job, crew_key(a->target.tenant));
 }
 
 bool sync_take_log(struct sync_ask *y)
@@ -144,7 +142,7 @@ enum rc sync_desk_new(struct server *s, struct sync_desk **ret_d, struct err *er
     if (d == NULL) return err_mem(err, "what replicas need");
     d->server = s;
     pthread_mutex_init(&d->lock, NULL);
-    enum rc rc = crew_new("sync", THREADS, 0, &d->crew, err);
+    enum rc rc = crew_new(&(struct crew_opts){.name = "sync", .threads = THREADS}, &d->crew, err);
     if (rc == RC_OK)
         *ret_d = d;
     else

@@ -12,6 +12,7 @@
 #include "sql/engine.h"
 
 #define TENANT_DEFAULT "default"
+#define TENANT_CLASS   "default" /* of those that have no other */
 
 struct tenant_conf { /* constant; a change makes a new one, the old lives as long as its tenant */
     bool block_reads, block_writes, allow_attach;
@@ -19,6 +20,7 @@ struct tenant_conf { /* constant; a change makes a new one, the old lives as lon
     const char *block_reason;  /* never NULL, may be "" */
     const char *jwt_key;       /* replaces the server's keys; NULL: does not */
     const char *heartbeat_url; /* kept for libSQL's API, not called; NULL: none */
+    const char *class;         /* of tenants whose numbers are counted together; NULL: "default" */
     int64_t txn_ms;            /* a transaction may hold the write lock; 0: the server's setting */
     uint64_t size_max;         /* bytes of the database; 0: no limit */
     uint32_t row_max;          /* bytes of a row or value; 0: the server's setting */
@@ -47,6 +49,23 @@ struct tenant_wait { /* the asker's, alive until fn */
     /* Private: */
     struct tenant_wait *next;
     uint64_t ticket;
+};
+
+/* To wait until one more tenant may be open: the asker's, zeroed but for what is In, alive until
+ * open_soon returns something else than RC_AGAIN. */
+struct tenant_place {
+    /* In: */
+    /* Ask again, with the same p. Once after each RC_AGAIN; by any thread, also before open_soon
+     * has returned; must be quick. */
+    void (*fn)(struct tenant_place *p);
+    const atomic_bool *gone; /* true: it does not want to wait any more; may be NULL */
+    int64_t deadline_ms;     /* it waits so long at most; os_mono_ms */
+    /* Private: */
+    struct tenant_place *next;
+    const char *name;
+    uint64_t turn;
+    /* Called: it is its turn; its tenant is open; its time is over, or its client has gone. */
+    enum { TENANT_PLACE_NEW, TENANT_PLACE_CALLED, TENANT_PLACE_OPEN, TENANT_PLACE_LATE } state;
 };
 
 struct tenant_at { /* a moment in a log; all zero: now */
@@ -85,6 +104,11 @@ struct tenants_ops {
      * doesn't exist"; RC_BUSY it is being deleted or replaced, or too many are in use; RC_INVALID
      * the name; RC_IO ... */
     enum rc (*open)(struct tenants *ts, const char *name, struct tenant **ret_t, struct err *err);
+    /* The same for those who can wait without a thread when too many are in use. `name` lives as
+     * long as p. Fails: RC_AGAIN p->fn will be called, or was; nothing of the asker's may be
+     * touched; RC_BUSY also after the wait, or too many wait; RC_CANCELED p->gone; as open. */
+    enum rc (*open_soon)(struct tenants *ts, const char *name, struct tenant_place *p,
+                         struct tenant **ret_t, struct err *err);
     /* Only if it is open: never blocks. NULL: use open, on a thread that may wait. */
     struct tenant *(*peek)(struct tenants *ts, const char *name);
     void (*release)(struct tenants *ts, struct tenant *t);

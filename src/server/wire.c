@@ -78,7 +78,7 @@ void wire_send(struct msg *m)
     enum rc rc = hrana_put_end(m->enc, &err);
     if (rc == RC_OK) rc = ws_send(c->conn, c->proto, m->out.data, m->out.size, &err);
     if (rc != RC_OK && rc != RC_CANCELED) wire_violation(c, 1011, "out of memory");
-    stats_ask(c->server->stats, STATS_WEBSOCKET, 0, os_mono_us() - m->since_us, m->size,
+    stats_ask(c->server->stats, c->tenant, STATS_WEBSOCKET, 0, os_mono_us() - m->since_us, m->size,
               m->out.size);
     wire_msg_free(m);
 }
@@ -385,7 +385,7 @@ static void exec_done(struct exec *x)
     struct msg *next = next_msg(st);
     if (next != NULL) {
         next->job.run = go_on_job;
-        crew_submit(c->server->env.work, &next->job);
+        crew_submit(c->server->env.work, &next->job, crew_key(c->tenant_name));
     }
     client_unref(c);
 }

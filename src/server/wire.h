@@ -36,6 +36,7 @@ struct msg { /* one message on its way through a stream */
     struct cursor *cursor; /* OPEN_CURSOR */
     struct exec x;
     struct crew_job job;
+    struct tenant_place place; /* hello */
     atomic_int state;
     int64_t since_us;
     size_t size;    /* of data */

@@ -70,6 +70,7 @@ static enum rc check_unseen(struct sql_conn *c, struct kept *k, struct sql_error
                             struct err *err);
 static int prepare_replace(struct sql_conn *c, const char *sql, size_t size, unsigned flags,
                            struct kept *k);
+static bool may_be_stale(const struct sql_conn *c, int code);
 static void refresh_schema(struct sql_conn *c);
 static struct kept *keep(struct sql_conn *c, const struct kept *k);
 static void evict_oldest(struct sql_conn *c);
@@ -142,12 +143,16 @@ void sql_conn_close(struct sql_conn *c)
     mem_free(c);
 }
 
-void sql_conn_policy(struct sql_conn *c, sql_policy_fn *fn, void *ctx)
+uint64_t sql_policy_id(void)
 {
-    if (c->guard.policy == fn && c->guard.policy_ctx == ctx) return;
-    drop_statements(c);
-    c->guard.policy = fn;
-    c->guard.policy_ctx = ctx;
+    static _Atomic uint64_t last;
+    return atomic_fetch_add_explicit(&last, 1, memory_order_relaxed) + 1;
+}
+
+void sql_conn_policy(struct sql_conn *c, const struct sql_policy *policy)
+{
+    ASSERT(policy == NULL || policy->id != 0); /* 0 is for statements of nobody's rules */
+    c->guard.policy = policy;
 }
 
 enum rc sql_conn_reset(struct sql_conn *c, struct err *err)
@@ -528,7 +533,7 @@ enum rc conn_do(struct sql_conn *c, enum conn_own which, struct sql_error *sql_e
     sqlite3_stmt *stmt = c->own[which];
     const struct call *call = c->call;
     bool interruptible = c->interruptible, stepping = c->guard.stepping;
-    sql_policy_fn *policy = c->guard.policy;
+    const struct sql_policy *policy = c->guard.policy;
     c->call = NULL;
     c->interruptible = false;
     c->busy_since_ms = 0;
@@ -715,20 +720,25 @@ static void leave(struct sql_conn *c)
     thr_unlock(&c->lock);
 }
 
+/* Also one that was kept is prepared anew by SQLite, while it runs, when the schema has changed: it
+ * is asked for then as it was at first, for the policy of now is the policy of then. */
 static enum rc find(struct sql_conn *c, const char *sql, size_t size, struct kept **ret_k,
                     struct sql_error *sql_err, struct err *err)
 {
     uint64_t hash = conn_hash(sql, size);
+    uint64_t policy = c->guard.policy != NULL ? c->guard.policy->id : 0;
     drop(&c->spare);
     (void)conn_defers(c);
     for (unsigned i = 0; i < c->kept_count; i++) {
         struct kept *k = &c->kept[i];
-        if (k->hash != hash || k->sql_size != size || memcmp(k->sql, sql, size) != 0) continue;
+        if (k->hash != hash || k->policy != policy || k->sql_size != size ||
+            memcmp(k->sql, sql, size) != 0)
+            continue;
         k->used = ++c->tick;
         *ret_k = k;
         return RC_OK;
     }
-    struct kept k = {.hash = hash, .used = ++c->tick};
+    struct kept k = {.hash = hash, .used = ++c->tick, .policy = policy};
     TRY(prepare_one(c, sql, size, &k, sql_err, err));
     bool keeps = size <= KEPT_SQL_MAX && k.dialect != DIALECT_VACUUM && !(k.seen & SEEN_SCHEMA);
     /* A copy for the comparison; without memory for it the statement is simply not kept. */
@@ -799,8 +809,9 @@ static enum rc prepare(struct sql_conn *c, const char *sql, size_t size, unsigne
         tail = sql + dialect_size;
     } else {
         code = sqlite3_prepare_v3(c->db, sql, (int)size, flags, &ret_k->stmt, &tail);
-        if (code == SQLITE_ERROR && !c->guard.denied) {
+        if (may_be_stale(c, code)) {
             refresh_schema(c);
+            c->guard.seen &= SEEN_SETTING | SEEN_DEFER; /* those have happened */
             code = sqlite3_prepare_v3(c->db, sql, (int)size, flags, &ret_k->stmt, &tail);
         }
     }
@@ -819,8 +830,16 @@ static enum rc prepare(struct sql_conn *c, const char *sql, size_t size, unsigne
     return RC_OK;
 }
 
-/* A statement may be refused for what another connection has changed since: SQLite looks for that
- * only when a name is not found. So let it not find one. It keeps no snapshot by that. */
+/* A statement may be refused for what another connection has changed since: a trigger that is gone
+ * did what the policy does not allow. */
+static bool may_be_stale(const struct sql_conn *c, int code)
+{
+    if (c->guard.denied) return code == SQLITE_AUTH && c->guard.policy != NULL;
+    return code == SQLITE_ERROR;
+}
+
+/* SQLite looks for changes of others only when a name is not found. So let it not find one. It
+ * keeps no snapshot by that. */
 static void refresh_schema(struct sql_conn *c)
 {
     sqlite3_stmt *stmt = NULL;
@@ -829,6 +848,8 @@ static void refresh_schema(struct sql_conn *c)
     sqlite3_prepare_v3(c->db, "SELECT 1 FROM \"no such table\"", -1, 0, &stmt, NULL);
     sqlite3_finalize(stmt);
     c->guard.stepping = stepping;
+    c->guard.denied = false;
+    c->guard.why[0] = '\0';
 }
 
 /* A statement that reads columns which SQLite did not ask for. */
@@ -836,7 +857,7 @@ static enum rc check_unseen(struct sql_conn *c, struct kept *k, struct sql_error
                             struct err *err)
 {
     struct guard *g = &c->guard;
-    if (g->policy(g->policy_ctx, SQL_ACTION_UNSEEN, NULL, NULL, NULL)) return RC_OK;
+    if (g->policy->allows(g->policy, SQL_ACTION_UNSEEN, NULL, NULL, NULL)) return RC_OK;
     drop(k);
     sql_error_set(sql_err, SQLITE_AUTH, -1,
                   "not authorized (this role needs ON instead of USING or NATURAL, and WHERE true "
@@ -852,6 +873,10 @@ static int prepare_replace(struct sql_conn *c, const char *sql, size_t size, uns
     k->stmt = NULL;
     c->guard.replaces = true;
     int code = sqlite3_prepare_v3(c->db, sql, (int)size, flags, &k->stmt, NULL);
+    if (may_be_stale(c, code)) {
+        refresh_schema(c);
+        code = sqlite3_prepare_v3(c->db, sql, (int)size, flags, &k->stmt, NULL);
+    }
     c->guard.replaces = false;
     c->guard.seen |= SEEN_REPLACE;
     return code;
@@ -905,7 +930,7 @@ static enum rc may_run(struct sql_conn *c, const struct kept *k, const struct sq
     }
     struct guard *g = &c->guard;
     if (vacuum && g->policy != NULL &&
-        !g->policy(g->policy_ctx, SQLITE_PRAGMA, "vacuum", NULL, NULL)) {
+        !g->policy->allows(g->policy, SQLITE_PRAGMA, "vacuum", NULL, NULL)) {
         sql_error_set(sql_err, SQLITE_AUTH, -1, "not authorized (VACUUM)");
         return err_set(err, RC_INVALID, "not authorized: VACUUM");
     }
@@ -941,8 +966,13 @@ static enum rc execute(struct sql_conn *c, struct kept *k, struct run *r)
 static enum rc step_all(struct sql_conn *c, struct kept *k, struct run *r)
 {
     bool told = r->sink == NULL;
-    for (;;) {
+    for (bool first = true;; first = false) {
         int code = sqlite3_step(k->stmt);
+        if (first && code == SQLITE_AUTH && may_be_stale(c, code)) {
+            sqlite3_reset(k->stmt); /* undoes what it did, if anything */
+            refresh_schema(c);
+            code = sqlite3_step(k->stmt);
+        }
         if (code != SQLITE_ROW && code != SQLITE_DONE)
             return conn_fail(c, code, -1, r->sql_err, r->err);
         /* A changed schema is noticed in the first step, and may have changed the columns. */

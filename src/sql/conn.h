@@ -17,13 +17,20 @@
 
 struct sql_conn;
 
-/* A second opinion on each action of a statement while it is prepared, for roles. action: a code of
- * sqlite3_set_authorizer; the texts as documented there, may be NULL. True: allowed.
- * SQLite does not ask for everything (actions.h): that is SQL_ACTION_UNSEEN, and SQLITE_DELETE for
- * each table that a REPLACE writes to; VACUUM is SQLITE_PRAGMA "vacuum". Tables that a virtual
- * table keeps for itself ("docs_data" of "docs") are allowed to whoever may use the virtual table.
- */
-typedef bool sql_policy_fn(void *ctx, int action, const char *a, const char *b, const char *db);
+/* A second opinion on each action of a statement while it is prepared, for roles. It answers the
+ * same for as long as it lives. A statement that was prepared under one policy is kept for those
+ * who come under that very policy: by its id, for an address may be another's later. */
+struct sql_policy {
+    /* action: a code of sqlite3_set_authorizer; the texts as documented there, may be NULL. True:
+     * allowed. SQLite does not ask for everything (actions.h): that is SQL_ACTION_UNSEEN, and
+     * SQLITE_DELETE for each table that a REPLACE writes to; VACUUM is SQLITE_PRAGMA "vacuum".
+     * Tables that a virtual table keeps for itself ("docs_data" of "docs") are allowed to whoever
+     * may use the virtual table. */
+    bool (*allows)(const struct sql_policy *p, int action, const char *a, const char *b,
+                   const char *db);
+    uint64_t id; /* of sql_policy_id */
+};
+uint64_t sql_policy_id(void); /* one that no policy of this process has had before */
 
 struct sql_conn_opts {
     const char *path;   /* created when missing, unless read_only */
@@ -44,8 +51,8 @@ struct sql_conn_opts {
 MUST_CHECK enum rc sql_conn_open(const struct sql_conn_opts *opts, struct sql_conn **ret_conn,
                                  struct err *err);
 void sql_conn_close(struct sql_conn *c); /* NULL is fine; an open transaction is rolled back */
-/* Drops kept statements if fn or ctx differs from before. */
-void sql_conn_policy(struct sql_conn *c, sql_policy_fn *fn, void *ctx);
+/* From now on this policy is asked; NULL: none is. Take it off before it goes. */
+void sql_conn_policy(struct sql_conn *c, const struct sql_policy *policy);
 /* Settings and temporary tables of a client stay with a connection ("tainted"). Before another
  * client gets it: roll back, forget all that, and let changes(), total_changes() and
  * last_insert_rowid() start anew. A tainted one is opened again and keeps its policy. Cheap

@@ -231,7 +231,7 @@ static void note(struct guard *g, int action)
 static bool ask_policy(struct guard *g, int action, const char *a, const char *b, const char *db)
 {
     if (g->policy == NULL) return true;
-    if (g->policy(g->policy_ctx, action, a, b, db)) return true;
+    if (g->policy->allows(g->policy, action, a, b, db)) return true;
     return g->stepping && ask_for_shadow(g, action, a, b, db);
 }
 
@@ -247,10 +247,10 @@ static bool ask_for_shadow(struct guard *g, int action, const char *a, const cha
     if (dash == NULL || !listed(shadows, dash + 1) || (size_t)(dash - a) >= sizeof owner)
         return false;
     snprintf(owner, sizeof owner, "%.*s", (int)(dash - a), a);
-    if (action == SQLITE_READ) return g->policy(g->policy_ctx, action, owner, "", db);
-    return g->policy(g->policy_ctx, SQLITE_INSERT, owner, NULL, db) ||
-           g->policy(g->policy_ctx, SQLITE_UPDATE, owner, b != NULL ? b : "", db) ||
-           g->policy(g->policy_ctx, SQLITE_DELETE, owner, NULL, db);
+    if (action == SQLITE_READ) return g->policy->allows(g->policy, action, owner, "", db);
+    return g->policy->allows(g->policy, SQLITE_INSERT, owner, NULL, db) ||
+           g->policy->allows(g->policy, SQLITE_UPDATE, owner, b != NULL ? b : "", db) ||
+           g->policy->allows(g->policy, SQLITE_DELETE, owner, NULL, db);
 }
 
 static int refuse(struct guard *g, const char *what, const char *name)

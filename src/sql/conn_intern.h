@@ -46,8 +46,7 @@ enum conn_own { /* statements of our own, see conn.c */
 };
 
 struct guard {
-    sql_policy_fn *policy;
-    void *policy_ctx;
+    const struct sql_policy *policy;
     unsigned seen;  /* SEEN_* */
     bool stepping;  /* SQLite prepares for itself: virtual tables, VACUUM, a changed schema */
     bool vacuum;    /* the statement that runs is VACUUM */
@@ -57,8 +56,8 @@ struct guard {
     char why[160]; /* the refusal */
 };
 
-struct kept { /* a prepared statement */
-    uint64_t hash, used;
+struct kept {                    /* a prepared statement */
+    uint64_t hash, used, policy; /* policy: the id of the one it was prepared under; 0: none */
     sqlite3_stmt *stmt;
     char *sql; /* as the client wrote it */
     size_t sql_size, bytes;

@@ -108,7 +108,7 @@ enum rc sql_engine_get(struct sql_engine *e, struct sql_conn **ret_conn, struct 
 void sql_engine_put(struct sql_engine *e, struct sql_conn *conn)
 {
     if (conn == NULL) return;
-    sql_conn_policy(conn, NULL, NULL); /* whose address may be another's soon */
+    sql_conn_policy(conn, NULL); /* it may end with its client */
     bool fit = clean(conn);
     thr_lock(&e->lock);
     e->used--;

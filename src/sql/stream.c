@@ -140,7 +140,7 @@ enum rc sql_stream_describe(struct sql_stream *s, const char *sql, size_t size, 
     if (borrows)
         TRY(get(s, &s->borrowed, sql_err, err));
     else
-        sql_conn_policy(s->conn, s->policy, s->policy_ctx);
+        sql_conn_policy(s->conn, s->policy);
     bool was_open = !borrows && s->conn->left_open;
     struct sql_conn *conn = borrows ? s->borrowed : s->conn;
     enum rc rc = sql_conn_describe(conn, sql, size, &d, sql_err, err);
@@ -195,7 +195,7 @@ void sql_stream_interrupt(struct sql_stream *s)
 static enum rc attach(struct sql_stream *s, struct sql_error *sql_err, struct err *err)
 {
     if (s->conn == NULL) return get(s, &s->conn, sql_err, err);
-    sql_conn_policy(s->conn, s->policy, s->policy_ctx);
+    sql_conn_policy(s->conn, s->policy);
     return RC_OK;
 }
 
@@ -211,7 +211,7 @@ static enum rc get(struct sql_stream *s, struct sql_conn **place, struct sql_err
         sql_error_own(sql_err, code, "SQLite error: %s", err->text);
         return rc;
     }
-    sql_conn_policy(conn, s->policy, s->policy_ctx);
+    sql_conn_policy(conn, s->policy);
     sql_conn_set_last(conn, &s->last);
     engine_place(s->engine, place, conn);
     return RC_OK;

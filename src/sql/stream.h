@@ -26,8 +26,7 @@ struct sql_stream { /* the owner's; zeroed but for engine: clean */
     bool all_read;       /* the client may only read */
     /* See sql_conn_policy: asked on whatever connection is used. No connection keeps it longer than
      * the stream has that connection. */
-    sql_policy_fn *policy;
-    void *policy_ctx;
+    const struct sql_policy *policy;
     uint64_t commit;      /* number of its last commit; 0: none yet */
     struct sql_last last; /* what last_insert_rowid() and changes() say to its client */
     /* Private: */

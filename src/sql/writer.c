@@ -432,7 +432,7 @@ static void run_turn(struct sql_writer *w, struct group *g)
     } else {
         used = run_group(w, g->members, g->count);
     }
-    if (w->main != NULL) sql_conn_policy(w->main, NULL, NULL); /* it may end with its write */
+    if (w->main != NULL) sql_conn_policy(w->main, NULL); /* it may end with its write */
     put_back(w, g, used);
     for (size_t i = 0; i < g->count; i++)
         finish(w, g->members[i]);
@@ -539,7 +539,7 @@ static enum verdict run_member(struct sql_writer *w, struct sql_write *write)
     conn_unit(c);
     write->rc = conn_do(c, CONN_UNIT_OPEN, &write->sql_err, &write->err);
     if (write->rc != RC_OK) return VERDICT_FAILED;
-    sql_conn_policy(c, write->policy, write->policy_ctx);
+    sql_conn_policy(c, write->policy);
     conn_guest(c, true);
     write->rc = write->run(write, c, &write->err);
     conn_guest(c, false);
@@ -617,7 +617,7 @@ static void run_alone(struct sql_writer *w, struct sql_write *write)
     uint64_t before = conn_commits(c);
     conn_unit(c);
     write->sql_err.code[0] = '\0';
-    sql_conn_policy(c, write->policy, write->policy_ctx);
+    sql_conn_policy(c, write->policy);
     write->rc = write->run(write, c, &write->err);
     write->verdict = VERDICT_DONE;
     sql_conn_rollback(c);

@@ -48,8 +48,7 @@ struct sql_write { /* the caller's; alive and untouched from submit until fn is 
     sql_write_fn *fn; /* when done; by the working thread; must be quick */
     void *ctx;
     struct call call; /* its deadline counts while it waits, too */
-    sql_policy_fn *policy;
-    void *policy_ctx;
+    const struct sql_policy *policy;
     bool alone;
     /* Out: */
     enum rc rc;

@@ -2,6 +2,7 @@
  * run.mjs -- what `run` runs: parts, each on a fresh server, and the table of what came of them.
  */
 import { spawn } from 'node:child_process';
+import crypto from 'node:crypto';
 import {
     cpSync,
     existsSync,
@@ -9,13 +10,14 @@ import {
     readFileSync,
     readdirSync,
     rmSync,
+    statSync,
     writeFileSync,
 } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { startFacade } from './lib/facade.mjs';
-import { Missing, installFrom, installSqld, npm } from './lib/install.mjs';
+import { Missing, deps, installFrom, installSqld, npm } from './lib/install.mjs';
 import { programOf, startServer } from './lib/server.mjs';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
@@ -105,11 +107,15 @@ function tapCounts(output) {
     return { passed, failed, skipped, known };
 }
 
-async function tap(suite, configuration, file, options) {
+async function tapOf(command, suite, configuration, file, options) {
     const began = Date.now();
     const env = { SERVER: kind, ...options?.env };
-    const done = await program(process.execPath, [file], { ...options, env });
+    const done = await program(command, file ? [file] : [], { ...options, env });
     note(suite, configuration, tapCounts(done.output), { ...done, began });
+}
+
+function tap(suite, configuration, file, options) {
+    return tapOf(process.execPath, suite, configuration, file, options);
 }
 
 /* ---- Our own parts ---- */
@@ -215,6 +221,143 @@ async function replicas() {
     await copied('replicas', (dir) =>
         tap('replicas', 'both kinds', path.join(dir, 'replicas.mjs'), { cwd: dir }),
     );
+}
+
+async function orms(only) {
+    await copied('orms', async (dir) => {
+        const names = readdirSync(dir).filter((name) => name.endsWith('.mjs'));
+        for (const file of names.sort()) {
+            const name = file.replace('.mjs', '');
+            if (only && name !== only) continue;
+            await withServer({}, name, (server) => {
+                const env = { URL: server.url };
+                return tap(`orm ${name}`, 'http', path.join(dir, file), { cwd: dir, env });
+            });
+        }
+    });
+}
+
+/* ---- Other languages ---- */
+
+/* A command that must succeed, or what needs it is left out. */
+async function must(command, args, options) {
+    const { status, output } = await program(command, args, { seconds: 1800, ...options });
+    if (status === 0) return output;
+    const words = output.trim().split('\n').slice(-3).join(' | ');
+    throw new Missing(`${command} ${args[0]} fails (${status}): ${words}`);
+}
+
+/* A folder in .deps for a copy of ours, new if ours has changed. */
+function copyOf(name) {
+    const from = path.join(here, name);
+    const hash = crypto.createHash('sha256');
+    for (const name of readdirSync(from, { recursive: true }).sort()) {
+        const file = path.join(from, name);
+        if (statSync(file).isFile()) hash.update(readFileSync(file));
+    }
+    const dir = path.join(deps, `${name}-${hash.digest('hex').slice(0, 12)}`);
+    cpSync(from, dir, { recursive: true });
+    return dir;
+}
+
+async function go() {
+    await must('go', ['version']);
+    const dir = copyOf('go');
+    await must('go', ['build', '-o', 'checks', '.'], { cwd: dir });
+    const client = 'github.com/tursodatabase/libsql-client-go';
+    const module = await must('go', ['list', '-m', '-f', '{{.Dir}}', client], { cwd: dir });
+    const own = path.join(dir, 'client');
+    if (!existsSync(own)) {
+        cpSync(module.trim(), own, { recursive: true });
+        await must('chmod', ['-R', 'u+w', own]);
+    }
+    for (const way of ['http', 'ws']) {
+        await withServer({}, 'go', async (server) => {
+            const env = { URL: way === 'ws' ? server.wsUrl : server.url };
+            await tapOf(path.join(dir, 'checks'), 'go', way, null, { env });
+            const began = Date.now();
+            env[`LIBSQL_TEST_${way.toUpperCase()}_DB_URL`] = env.URL;
+            const args = ['test', '-count=1', '-v', `./tests/${way}`];
+            const done = await program('go', args, { cwd: own, env });
+            const count = (word) =>
+                [...done.output.matchAll(new RegExp(`^--- ${word}:`, 'gm'))].length;
+            const counts = { passed: count('PASS'), failed: count('FAIL'), skipped: count('SKIP') };
+            note('go, own tests', way, counts.passed > 0 ? counts : null, { ...done, began });
+        });
+    }
+}
+
+const pythonWays = [
+    ['client', 'libsql-client', { way: 'http' }],
+    ['client', 'libsql-client', { way: 'ws' }],
+    ['driver', 'libsql', { module: 'libsql' }],
+    ['driver', 'libsql-experimental', { module: 'libsql_experimental' }],
+    ['alchemy', 'sqlalchemy-libsql', {}],
+];
+
+async function python(only) {
+    await must('python3', ['--version']);
+    const dir = copyOf('python');
+    const program = path.join(dir, 'venv/bin/python');
+    if (!existsSync(path.join(dir, 'installed'))) {
+        await must('python3', ['-m', 'venv', path.join(dir, 'venv')]);
+        const file = path.join(dir, 'requirements.txt');
+        await must(program, ['-m', 'pip', 'install', '--quiet', '-r', file]);
+        writeFileSync(path.join(dir, 'installed'), '');
+    }
+    for (const [file, name, { way = 'http', module = '' }] of pythonWays) {
+        if (only && only !== name) continue;
+        await withServer({}, name, (server) => {
+            const env = { URL: way === 'ws' ? server.wsUrl : server.url, MODULE: module };
+            return tapOf(program, `python ${name}`, way, path.join(dir, `${file}.py`), { env });
+        });
+    }
+}
+
+async function rust() {
+    await must('cargo', ['--version']);
+    const dir = copyOf('rust');
+    await must('cargo', ['build', '--quiet'], { cwd: dir });
+    await withServer({}, 'rust', (server) => {
+        const file = path.join(dir, 'target/debug/clients');
+        return tapOf(file, 'rust libsql', 'http', null, { env: { URL: server.url } });
+    });
+}
+
+/* ---- Autobahn ---- */
+
+/* Cases 12 and 13 are about compression, which is not offered. */
+async function autobahn() {
+    const { WSTEST, ECHO } = process.env;
+    if (!WSTEST || !ECHO) throw new Missing('WSTEST and ECHO name no programs');
+    const began = Date.now();
+    const dir = mkdtempSync(path.join(os.tmpdir(), 'clients-autobahn-'));
+    const echo = spawn(ECHO, [], { stdio: ['ignore', 'pipe', 'inherit'] });
+    const url = await new Promise((resolve) => {
+        echo.stdout.once('data', (line) => resolve(String(line).trim()));
+        echo.once('error', () => resolve(null));
+    });
+    if (url === null) throw new Missing(`${ECHO} does not start`);
+    const spec = { outdir: path.join(dir, 'reports'), servers: [{ agent: 'sluice', url }] };
+    Object.assign(spec, { cases: ['*'], 'exclude-cases': ['12.*', '13.*'] });
+    spec['exclude-agent-cases'] = {};
+    writeFileSync(path.join(dir, 'spec.json'), JSON.stringify(spec));
+    const args = ['-m', 'fuzzingclient', '-s', path.join(dir, 'spec.json')];
+    const done = await program(WSTEST, args, { cwd: dir, seconds: 900 });
+    echo.kill('SIGTERM');
+    const index = path.join(dir, 'reports/index.json');
+    let counts = null;
+    if (existsSync(index)) {
+        const cases = Object.entries(JSON.parse(readFileSync(index, 'utf8')).sluice);
+        const good = ['OK', 'NON-STRICT', 'INFORMATIONAL'];
+        const bad = cases.filter(
+            ([, c]) => !good.includes(c.behavior) || !good.includes(c.behaviorClose),
+        );
+        counts = { passed: cases.length - bad.length, failed: bad.length };
+        done.output = JSON.stringify(bad, null, 1);
+    }
+    note('autobahn', 'echo', counts, { ...done, began });
+    rmSync(dir, { recursive: true, force: true });
 }
 
 /* ---- The clients' own tests ---- */
@@ -409,6 +552,7 @@ async function serverless() {
 
 const parts = { wire, compare, adapters, embedded, sync, replicas, 'libsql-client': libsqlClient };
 Object.assign(parts, { 'hrana-client': hranaClient, serverless });
+Object.assign(parts, { orms, go, python, rust, autobahn });
 
 function printTable() {
     const rows = table.map((row) =>

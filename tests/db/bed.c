@@ -65,6 +65,14 @@ void bed_sql(struct bed *b, const char *fmt, ...)
     sqlite3_free(sql);
 }
 
+void bed_rows(struct bed *b, int count, int size)
+{
+    bed_sql(b,
+            "WITH RECURSIVE c(x) AS (VALUES(1) UNION ALL SELECT x+1 FROM c WHERE x<%d) "
+            "INSERT INTO t(v) SELECT randomblob(%d) FROM c",
+            count, size);
+}
+
 void bed_capture_open(struct bed *b)
 {
     const struct capture_opts opts = {.busy_timeout_ms = 500, .checkpoint_pages = 50};
@@ -85,6 +93,14 @@ void bed_sync(struct bed *b)
         if (capture_sync(b->cap, b->scratch, &b->last, &err) != RC_OK) fail_msg("%s", err.text);
         bed_catch_up(b);
     } while (b->last.more);
+}
+
+void bed_start(struct bed *b, int count, int size)
+{
+    bed_new(b, 4096, "none");
+    bed_rows(b, count, size);
+    bed_capture_open(b);
+    bed_sync(b);
 }
 
 void bed_checkpoint(struct bed *b, bool force)

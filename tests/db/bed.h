@@ -29,10 +29,13 @@ void bed_free(struct bed *b);
 void bed_app_open(struct bed *b);
 void bed_app_close(struct bed *b);
 void bed_sql(struct bed *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void bed_rows(struct bed *b, int count, int size); /* in one transaction, random bytes */
 void bed_capture_open(struct bed *b);
 void bed_capture_close(struct bed *b);
 /* Sync until the end of the WAL; each batch is applied to `applied`, and checked. */
 void bed_sync(struct bed *b);
+/* A new bed with these rows, captured. */
+void bed_start(struct bed *b, int count, int size);
 void bed_checkpoint(struct bed *b, bool force);
 /* Apply batches that another process staged. */
 void bed_catch_up(struct bed *b);

@@ -13,14 +13,6 @@
 #include "base/fault.h"
 #include "db/bed.h"
 
-static void rows(struct bed *b, int count, int size)
-{
-    bed_sql(b,
-            "WITH RECURSIVE c(x) AS (VALUES(1) UNION ALL SELECT x+1 FROM c WHERE x<%d) "
-            "INSERT INTO t(v) SELECT randomblob(%d) FROM c",
-            count, size);
-}
-
 static void *restart_the_wal(void *arg)
 {
     struct bed *b = arg;
@@ -57,14 +49,14 @@ static void test_restart_while_frames_are_read(void **state)
     struct bed b;
     bed_new(&b, 4096, "none");
     bed_sql(&b, "PRAGMA wal_autocheckpoint=0");
-    rows(&b, 20, 3000);
+    bed_rows(&b, 20, 3000);
     bed_capture_open(&b);
     bed_sync(&b);
     for (int round = 0; round < 6; round++) {
         struct err err;
         pthread_t id;
         bed_capture_close(&b);
-        rows(&b, 1500, 3000);
+        bed_rows(&b, 1500, 3000);
         bed_sql(&b, "PRAGMA wal_checkpoint(PASSIVE)");
         bed_capture_open(&b);
         assert_int_equal(pthread_create(&id, NULL, restart_the_wal, &b), 0);
@@ -81,7 +73,7 @@ static void test_restart_while_frames_are_read(void **state)
         bed_sql(&b, "DELETE FROM t");
         bed_sync(&b);
         bed_checkpoint(&b, true);
-        rows(&b, 10, 3000);
+        bed_rows(&b, 10, 3000);
         bed_sync(&b);
         bed_check(&b);
     }
@@ -119,7 +111,7 @@ static void test_damaged_staged_batch(void **state)
         struct stat st;
         struct err err;
         bed_new(&b, 4096, "none");
-        rows(&b, 50, 3000);
+        bed_rows(&b, 50, 3000);
         bed_capture_open(&b);
         bed_sync(&b);
         bed_capture_close(&b);
@@ -200,10 +192,7 @@ static void test_deleted_wal_is_noticed(void **state)
     struct bed b;
     char cmd[1024];
     struct err err;
-    bed_new(&b, 4096, "none");
-    rows(&b, 50, 1000);
-    bed_capture_open(&b);
-    bed_sync(&b);
+    bed_start(&b, 50, 1000);
     bed_checkpoint(&b, true);
     bed_app_close(&b);
     /* Another process: this one would share the deleted wal-index with us. */
@@ -229,7 +218,7 @@ static void test_deleted_state_is_not_a_deleted_database(void **state)
     bed_sync(&b);
     snprintf(cmd, sizeof cmd, "rm -rf %s", b.meta);
     assert_int_equal(system(cmd), 0);
-    rows(&b, 5, 1000);
+    bed_rows(&b, 5, 1000);
     assert_int_equal(capture_sync(b.cap, b.scratch, &b.last, &err), RC_CORRUPT);
     bed_free(&b);
 }

@@ -10,14 +10,6 @@
 #include <cmocka.h>
 #include "db/bed.h"
 
-static void rows(struct bed *b, int count, int size)
-{
-    bed_sql(b,
-            "WITH RECURSIVE c(x) AS (VALUES(1) UNION ALL SELECT x+1 FROM c WHERE x<%d) "
-            "INSERT INTO t(v) SELECT randomblob(%d) FROM c",
-            count, size);
-}
-
 static void test_follows_commits(void **state)
 {
     (void)state;
@@ -28,7 +20,7 @@ static void test_follows_commits(void **state)
     assert_int_equal(b.last.why, CAPTURE_FIRST);
     bed_check(&b);
     for (int i = 0; i < 20; i++) {
-        rows(&b, 10, 300);
+        bed_rows(&b, 10, 300);
         bed_sync(&b);
         assert_true(b.last.staged);
         assert_int_equal(b.last.why, CAPTURE_CONTINUED);
@@ -81,7 +73,7 @@ static void test_all_page_sizes_and_vacuums(void **state)
         bed_new(&b, size, vacuum[i % 3]);
         bed_capture_open(&b);
         bed_sync(&b);
-        rows(&b, 200, 700);
+        bed_rows(&b, 200, 700);
         bed_sync(&b);
         bed_check(&b);
         bed_sql(&b, "DELETE FROM t WHERE id %% 3");
@@ -91,10 +83,10 @@ static void test_all_page_sizes_and_vacuums(void **state)
         bed_sql(&b, "VACUUM");
         bed_sync(&b);
         bed_check(&b);
-        rows(&b, 100, 900);
+        bed_rows(&b, 100, 900);
         bed_sync(&b);
         bed_checkpoint(&b, true);
-        rows(&b, 3, 900);
+        bed_rows(&b, 3, 900);
         bed_sync(&b);
         assert_int_equal(b.last.why, CAPTURE_CONTINUED);
         bed_check(&b);
@@ -111,7 +103,7 @@ static void test_restart_of_the_wal_is_followed(void **state)
     bed_capture_open(&b);
     bed_sync(&b);
     for (int i = 0; i < 100; i++) {
-        rows(&b, 20, 500);
+        bed_rows(&b, 20, 500);
         bed_sync(&b);
         assert_int_equal(b.last.why, CAPTURE_CONTINUED);
         bed_checkpoint(&b, false);
@@ -136,9 +128,9 @@ static void test_application_checkpoints(void **state)
     bed_sync(&b);
     sqlite3_busy_timeout(b.app, 0);
     for (int i = 0; i < 80; i++) {
-        rows(&b, 1 + i % 7, 900);
+        bed_rows(&b, 1 + i % 7, 900);
         bed_sql(&b, "PRAGMA wal_checkpoint(%s)", modes[i % 4]);
-        if (i % 3 == 0) rows(&b, 2, 100);
+        if (i % 3 == 0) bed_rows(&b, 2, 100);
         bed_sync(&b);
         assert_int_equal(b.last.why, CAPTURE_CONTINUED);
         if (i % 5 == 0) bed_checkpoint(&b, true);
@@ -176,15 +168,15 @@ static void test_restart_during_downtime_is_not_missed(void **state)
     bed_new(&b, 4096, "none");
     bed_sql(&b, "PRAGMA wal_autocheckpoint=0");
     bed_capture_open(&b);
-    rows(&b, 900, 3000);
+    bed_rows(&b, 900, 3000);
     bed_sync(&b);
     struct db_pos saved = *state_pos(capture_state(b.cap));
     assert_true(saved.wal_frame > 800);
     bed_capture_close(&b);
 
-    rows(&b, 100, 3000);
+    bed_rows(&b, 100, 3000);
     bed_sql(&b, "PRAGMA wal_checkpoint(FULL)");
-    rows(&b, 50, 3000);
+    bed_rows(&b, 50, 3000);
 
     assert_true(naive_continues(&b, &saved)); /* the trap is set: this is what the naive one sees */
     bed_capture_open(&b);
@@ -202,10 +194,10 @@ static void test_downtime_with_appends_continues(void **state)
     bed_new(&b, 4096, "none");
     bed_capture_open(&b);
     bed_sync(&b);
-    rows(&b, 10, 3000);
+    bed_rows(&b, 10, 3000);
     bed_sync(&b);
     bed_capture_close(&b);
-    rows(&b, 10, 3000);
+    bed_rows(&b, 10, 3000);
     bed_capture_open(&b);
     bed_sync(&b);
     assert_true(b.last.staged);
@@ -223,11 +215,11 @@ static void test_rewritten_tail_is_noticed(void **state)
     char cmd[1024];
     bed_new(&b, 4096, "none");
     bed_sql(&b, "PRAGMA wal_autocheckpoint=0");
-    rows(&b, 5, 3000);
+    bed_rows(&b, 5, 3000);
     snprintf(cmd, sizeof cmd, "cp %s %s/old.db; cp %s-wal %s/old.db-wal", b.path, b.dir, b.path,
              b.dir);
     assert_int_equal(system(cmd), 0);
-    rows(&b, 20, 3000);
+    bed_rows(&b, 20, 3000);
     bed_capture_open(&b);
     bed_sync(&b);
     bed_capture_close(&b);
@@ -241,7 +233,7 @@ static void test_rewritten_tail_is_noticed(void **state)
     bed_app_open(&b);
     bed_sql(&b, "PRAGMA wal_autocheckpoint=0");
     for (int i = 0; i < 40; i++)
-        rows(&b, 1, 3000);
+        bed_rows(&b, 1, 3000);
     bed_capture_open(&b);
     bed_sync(&b);
     assert_int_equal(b.last.why, CAPTURE_COMPARED);
@@ -254,10 +246,7 @@ static void test_downtime_with_close_emits_only_changes(void **state)
 {
     (void)state;
     struct bed b;
-    bed_new(&b, 4096, "none");
-    rows(&b, 2000, 2000);
-    bed_capture_open(&b);
-    bed_sync(&b);
+    bed_start(&b, 2000, 2000);
     bed_capture_close(&b);
     bed_sql(&b, "UPDATE t SET v=zeroblob(2000) WHERE id=77");
     bed_app_close(&b);
@@ -300,20 +289,20 @@ static void test_long_reader_does_not_stop_capture(void **state)
     bed_capture_open(&b);
     bed_sync(&b);
     assert_int_equal(sqlite3_open(b.path, &reader), SQLITE_OK);
-    rows(&b, 10, 500);
+    bed_rows(&b, 10, 500);
     assert_int_equal(sqlite3_exec(reader, "BEGIN; SELECT * FROM t", 0, 0, 0), SQLITE_OK);
     for (int i = 0; i < 30; i++) {
-        rows(&b, 30, 500);
+        bed_rows(&b, 30, 500);
         bed_sync(&b);
         assert_int_equal(b.last.why, CAPTURE_CONTINUED);
         bed_checkpoint(&b, false);
         bed_check(&b);
     }
     assert_int_equal(sqlite3_close(reader), SQLITE_OK);
-    rows(&b, 60, 500);
+    bed_rows(&b, 60, 500);
     bed_sync(&b);
     bed_checkpoint(&b, true);
-    rows(&b, 1, 500);
+    bed_rows(&b, 1, 500);
     bed_sync(&b);
     assert_int_equal(b.last.why, CAPTURE_CONTINUED);
     bed_check(&b);
@@ -326,11 +315,11 @@ static void test_rollback_journal_database_is_switched(void **state)
     struct bed b;
     bed_new(&b, 4096, "none");
     bed_sql(&b, "PRAGMA journal_mode=delete");
-    rows(&b, 10, 100);
+    bed_rows(&b, 10, 100);
     bed_capture_open(&b);
     bed_sync(&b);
     assert_true(b.last.switched);
-    rows(&b, 10, 100);
+    bed_rows(&b, 10, 100);
     bed_sync(&b);
     assert_false(b.last.switched);
     bed_check(&b);
@@ -344,12 +333,12 @@ static void test_exclusive_locking_mode_is_explained(void **state)
     struct err err;
     bed_new(&b, 4096, "none");
     bed_sql(&b, "PRAGMA locking_mode=EXCLUSIVE");
-    rows(&b, 1, 100);
+    bed_rows(&b, 1, 100);
     bed_capture_open(&b);
     assert_int_equal(capture_sync(b.cap, b.scratch, &b.last, &err), RC_BUSY);
     assert_non_null(strstr(err.text, "locking_mode=EXCLUSIVE"));
     bed_sql(&b, "PRAGMA locking_mode=NORMAL");
-    rows(&b, 1, 100);
+    bed_rows(&b, 1, 100);
     bed_sync(&b);
     bed_check(&b);
     bed_free(&b);
@@ -361,10 +350,7 @@ static void test_replaced_database_is_noticed(void **state)
     struct bed b;
     char cmd[512];
     struct err err;
-    bed_new(&b, 4096, "none");
-    rows(&b, 50, 1000);
-    bed_capture_open(&b);
-    bed_sync(&b);
+    bed_start(&b, 50, 1000);
     bed_app_close(&b);
     snprintf(cmd, sizeof cmd, "rm -f %s %s-wal %s-shm", b.path, b.path, b.path);
     assert_int_equal(system(cmd), 0);
@@ -373,7 +359,7 @@ static void test_replaced_database_is_noticed(void **state)
     bed_app_open(&b);
     bed_sql(&b, "PRAGMA journal_mode=wal");
     bed_sql(&b, "CREATE TABLE t(id INTEGER PRIMARY KEY, v BLOB)");
-    rows(&b, 3, 100);
+    bed_rows(&b, 3, 100);
     bed_sync(&b);
     assert_int_equal(b.last.why, CAPTURE_COMPARED);
     bed_check(&b);
@@ -386,10 +372,7 @@ static void test_changed_page_size_starts_with_a_snapshot(void **state)
     struct bed b;
     char snapshot[OS_PATH_MAX];
     struct stat st;
-    bed_new(&b, 4096, "none");
-    rows(&b, 50, 1000);
-    bed_capture_open(&b);
-    bed_sync(&b);
+    bed_start(&b, 50, 1000);
     bed_capture_close(&b);
     bed_sql(&b, "PRAGMA journal_mode=delete");
     bed_sql(&b, "PRAGMA page_size=8192");
@@ -412,10 +395,7 @@ static void test_restored_database_is_adopted(void **state)
     struct bed b;
     struct err err;
     char cmd[512];
-    bed_new(&b, 4096, "none");
-    rows(&b, 500, 2000);
-    bed_capture_open(&b);
-    bed_sync(&b);
+    bed_start(&b, 500, 2000);
     struct db_pos pos = *state_pos(capture_state(b.cap));
     bed_capture_close(&b);
     snprintf(cmd, sizeof cmd, "rm -rf %s", b.meta);
@@ -427,7 +407,7 @@ static void test_restored_database_is_adopted(void **state)
     assert_int_equal(b.last.why, CAPTURE_ADOPTED);
     assert_false(b.last.staged);
     bed_check(&b);
-    rows(&b, 1, 100);
+    bed_rows(&b, 1, 100);
     bed_sync(&b);
     assert_int_equal(b.last.why, CAPTURE_CONTINUED);
     assert_int_equal(b.last.txid, pos.txid + 1);

@@ -60,31 +60,29 @@ static void check_tenants(const struct grant *g, const json_t *claims)
 static void check_policy(const struct grant *g, const json_t *claims)
 {
     static const char *const names[] = {"orders", "secret", "a_b", "sqlite_schema", "x_data"};
-    sql_policy_fn *fn;
-    void *ctx;
     bool restricted = false;
     static const char *const keys[] = {"role", "roles", "rules"};
     for (size_t i = 0; i < 3; i++)
         restricted = restricted || json_object_get(claims, keys[i]) != NULL;
-    grant_policy(g, &fn, &ctx);
-    CHECK((fn != NULL) == restricted);
-    if (fn == NULL) return;
+    const struct sql_policy *p = grant_policy(g);
+    CHECK((p != NULL) == restricted);
+    if (p == NULL) return;
     for (int action = 0; action < 40; action++)
         for (size_t i = 0; i < 5; i++)
-            (void)fn(ctx, action, names[i], names[(i + 1) % 5], i == 3 ? NULL : "main");
+            (void)p->allows(p, action, names[i], names[(i + 1) % 5], i == 3 ? NULL : "main");
     /* Whoever may see what SQLite does not ask for may read everything. */
-    if (fn(ctx, SQL_ACTION_UNSEEN, NULL, NULL, NULL))
+    if (p->allows(p, SQL_ACTION_UNSEEN, NULL, NULL, NULL))
         for (size_t i = 0; i < 5; i++)
-            CHECK(fn(ctx, 20, names[i], "c", "main"));
+            CHECK(p->allows(p, 20, names[i], "c", "main"));
     /* One of a single role without rules of its own: exactly that role. */
     const char *role = json_string_value(json_object_get(claims, "role"));
     if (role == NULL || json_object_get(claims, "roles") != NULL ||
         json_object_get(claims, "rules") != NULL)
         return;
     bool reader = strcmp(role, "reader") == 0;
-    CHECK(fn(ctx, 20, "secret", "c", "main") == reader);
-    CHECK(fn(ctx, 18, "orders", NULL, "main") == !reader);
-    CHECK(!fn(ctx, 18, "other", NULL, "main"));
+    CHECK(p->allows(p, 20, "secret", "c", "main") == reader);
+    CHECK(p->allows(p, 18, "orders", NULL, "main") == !reader);
+    CHECK(!p->allows(p, 18, "other", NULL, "main"));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -8,12 +8,12 @@
  */
 #include <fcntl.h>
 #include <signal.h>
-#include <time.h>
 #include <unistd.h>
+#include "base/os.h"
 #include "fmt/noise.h"
 #include "fuzz/fuzz.h"
 
-#define SECONDS 2
+#define RUN_MS 2000
 
 static uint8_t input[FUZZ_SIZE_MAX];
 static size_t input_size;
@@ -98,7 +98,7 @@ int main(int argc, char **argv)
 
     noise_seed();
     fflush(stdout);
-    time_t end = time(NULL) + SECONDS;
+    int64_t end = os_mono_ms() + RUN_MS;
     uint64_t runs = 0;
     do {
         input_size = fuzz_seed((unsigned)(noise() % 64), input);
@@ -106,7 +106,7 @@ int main(int argc, char **argv)
             mutate();
         LLVMFuzzerTestOneInput(input, input_size);
         runs++;
-    } while (runs % 64 != 0 || time(NULL) <= end);
+    } while (runs % 64 != 0 || os_mono_ms() < end);
     printf("%llu inputs\n", (unsigned long long)runs);
     return 0;
 }

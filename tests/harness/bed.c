@@ -9,6 +9,8 @@
 #define ONCE_MS    120000
 #define RESTORE_MS 120000
 #define ARGS_MAX   48
+/* One that has not yet got as far as its signal handlers simply dies. */
+#define YOUNG_MS 2000
 
 struct range {
     uint64_t min, max; /* transaction ids of a file */
@@ -91,8 +93,7 @@ void bed_daemon_stop(struct bed *b, int sig)
 {
     bed_daemon_check(b);
     if (b->daemon == 0) return;
-    /* One that has not yet got as far as its signal handlers simply dies. */
-    bool young = now_ms() - b->daemon_start_ms < 1000;
+    bool young = now_ms() - b->daemon_start_ms < YOUNG_MS;
     kill(b->daemon, sig);
     int status = wait_exit(b->daemon, TERM_MS);
     bool dead_is_fine = sig == SIGKILL || b->fault_armed;
@@ -131,6 +132,7 @@ void bed_writer_start(struct bed *b, const char *const *args)
     char numbers[2][32];
     if (b->writer_count == BED_WRITERS) die("too many writers");
     writer_args(b, args, argv, numbers);
+    b->writer_start_ms = now_ms();
     b->writers[b->writer_count++] = spawn(argv, (struct spawn_opts){.log = b->daemon_log});
 }
 
@@ -146,11 +148,12 @@ void bed_writer_run(struct bed *b, const char *const *args)
 void bed_writers_stop(struct bed *b, int sig)
 {
     bed_writers_check(b);
+    bool young = now_ms() - b->writer_start_ms < YOUNG_MS; /* the last one is */
     for (int i = 0; i < b->writer_count; i++)
         kill(b->writers[i], sig);
     for (int i = 0; i < b->writer_count; i++) {
         int status = wait_exit(b->writers[i], TERM_MS);
-        if (status != 0 && !(sig == SIGKILL && status == 128 + SIGKILL)) {
+        if (status != 0 && !((sig == SIGKILL || young) && status == 128 + sig)) {
             die("a writer ended with status %d after signal %d; see %s", status, sig,
                 b->daemon_log);
         }

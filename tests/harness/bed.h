@@ -38,6 +38,7 @@ struct bed {
     bool fault_armed;
     char daemon_name[TOOL_PATH_MAX];
     pid_t writers[BED_WRITERS];
+    int64_t writer_start_ms; /* of the last one */
     int writer_count;
 };
 

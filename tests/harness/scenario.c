@@ -97,6 +97,19 @@ void scenario_steps(struct model *m, enum model_mode mode, int count)
         (void)model_step(m, mode);
 }
 
+void scenario_await_wal(const char *wal)
+{
+    for (int64_t end = now_ms() + 20000;; sleep_ms(5)) {
+        unsigned char head[WAL_HEADER_SIZE];
+        FILE *f = fopen(wal, "re");
+        bool begun = f != NULL && fread(head, 1, sizeof head, f) == sizeof head &&
+                     get_be32(head) == WAL_MAGIC_LITTLE;
+        if (f != NULL) fclose(f);
+        if (begun) return;
+        if (now_ms() >= end) die("nobody writes '%s'", wal);
+    }
+}
+
 void scenario_flip_wal(const char *wal)
 {
     FILE *f = fopen(wal, "r+e");

@@ -29,6 +29,9 @@ int scenario_main(int argc, char **argv, const struct scenario *all, struct scen
 void scenario_bed(struct scenario_env *env, struct bed *b, struct bed_opts opts);
 /* Run n operations of the mode on an open connection. */
 void scenario_steps(struct model *m, enum model_mode mode, int count);
+/* Until a writer has begun a WAL in little-endian order: on a busy machine its first commit takes
+ * long, and the WAL of before may still be there. */
+void scenario_await_wal(const char *wal);
 /* Rewrite a WAL so that its checksums are computed in big-endian order, as on another machine. */
 void scenario_flip_wal(const char *wal);
 #endif

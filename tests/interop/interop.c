@@ -203,7 +203,8 @@ static void big_endian_wal(struct scenario_env *env, struct bed *b)
     scenario_bed(env, b, (struct bed_opts){0});
     path_join(wal, "%s-wal", b->db);
     bed_writer_start(b, (const char *const[]){"--checkpoint", "none", "--rate", "200", NULL});
-    sleep_ms(700);
+    scenario_await_wal(wal);
+    sleep_ms(500);
     bed_writers_stop(b, SIGKILL);
     scenario_flip_wal(wal);
     bed_daemon_start(b, env->program, NULL);

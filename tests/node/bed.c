@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -60,8 +61,6 @@ static void image(struct bed *b, struct bytes *ret);
 static int count_fds(const char *path);
 static struct log peek_log(struct bed *b);
 static enum rc take_bytes(void *ctx, const void *data, size_t size, struct err *err);
-static enum rc new_scratch(void **ret_worker, struct err *err);
-static void free_scratch(void *worker);
 static int64_t run_trim(struct sched_job *job, void *worker);
 
 void bed_new(struct bed *b, enum bed_kind kind, const char *extra)
@@ -169,6 +168,29 @@ void bed_once_ok(struct bed *b)
     if (bed_once(b, false, &err) != RC_OK) fail_msg("%s", err.text);
 }
 
+enum rc bed_scratch_new(void **ret_worker, struct err *err)
+{
+    struct batch_scratch *s;
+    TRY(batch_scratch_new(&s, err));
+    *ret_worker = s;
+    return RC_OK;
+}
+
+void bed_scratch_free(void *worker)
+{
+    batch_scratch_free(worker);
+}
+
+void bed_block_signals(void)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGCHLD);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+}
+
 void bed_pools_start(struct bed *b, int64_t sleep_after_ms)
 {
     struct err err;
@@ -177,8 +199,8 @@ void bed_pools_start(struct bed *b, int64_t sleep_after_ms)
     b->pools.sleep_after_ms = sleep_after_ms;
     assert_int_equal(bell_new(task_ring, &b->pools.bell, &err), RC_OK);
     assert_int_equal(sched_new("upload", 1, NULL, NULL, &b->pools.upload, &err), RC_OK);
-    assert_int_equal(sched_new("capture", 2, new_scratch, free_scratch, &b->pools.capture, &err),
-                     RC_OK);
+    assert_int_equal(
+        sched_new("capture", 2, bed_scratch_new, bed_scratch_free, &b->pools.capture, &err), RC_OK);
     bed_task_open(b);
     assert_int_equal(task_start(b->task, &err), RC_OK);
 }
@@ -488,19 +510,6 @@ static enum rc take_bytes(void *ctx, const void *data, size_t size, struct err *
     memcpy(out->data + out->size, data, size);
     out->size += size;
     return RC_OK;
-}
-
-static enum rc new_scratch(void **ret_worker, struct err *err)
-{
-    struct batch_scratch *s;
-    TRY(batch_scratch_new(&s, err));
-    *ret_worker = s;
-    return RC_OK;
-}
-
-static void free_scratch(void *worker)
-{
-    batch_scratch_free(worker);
 }
 
 static int64_t run_trim(struct sched_job *job, void *worker)

@@ -10,6 +10,11 @@
 #include "node/task.h"
 
 enum bed_kind { BED_FILE, BED_MEM };
+/* A test on one of them, which *state names. */
+#define ON(f, kind)                                                                                \
+    {                                                                                              \
+#f " (" #kind ")", f, NULL, NULL, &kind                                                    \
+    }
 enum spy_mode {
     SPY_PASS,
     SPY_REFUSE_PUT, /* RC_AGAIN, nothing happened */
@@ -63,6 +68,11 @@ void bed_once_ok(struct bed *b);
 
 void bed_pools_start(struct bed *b, int64_t sleep_after_ms); /* and the task with them */
 void bed_pools_stop(struct bed *b);                          /* and close the task */
+/* What a worker of a capture pool has, see sched_new. */
+enum rc bed_scratch_new(void **ret_worker, struct err *err);
+void bed_scratch_free(void *worker);
+/* Those that only the daemon takes, with sigwaitinfo. */
+void bed_block_signals(void);
 
 /* Newest TXID of level 0, which must have no hole after its first file; 0: no file. */
 uint64_t bed_newest(struct bed *b);

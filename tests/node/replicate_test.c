@@ -235,12 +235,7 @@ static void test_once(void **arg)
 
 int main(void)
 {
-    sigset_t set; /* only the daemon takes them, with sigwaitinfo */
-    sigemptyset(&set);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGCHLD);
-    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    bed_block_signals();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_last_commit), cmocka_unit_test(test_store_refuses),
         cmocka_unit_test(test_store_hangs), cmocka_unit_test(test_second_signal),

@@ -70,6 +70,7 @@ stop() {
     kill "$1"
     wait_for "$1"
 }
+asked() { ask "$addr/dev/$1" 'SELECT 5' && grep -qF '"rows"' answer; }
 body() { printf '{"requests":[{"type":"execute","stmt":{"sql":"%s"}},{"type":"close"}]}' "$1"; }
 ask() {
     at=$1
@@ -436,6 +437,37 @@ is 0
 for i in 1 100 200; do
     holds same many/tenants/t$i/data many/backup/t$i
 done
+
+# ---- More tenants in use than may be open: requests wait, and are refused only after that ----
+mkdir -p few/tenants
+(cd few/tenants && seq -f t%g 12 | xargs mkdir &&
+    for i in $(seq 12); do echo '{}' >t$i/conf.json; done)
+serve few.log -data few -listen 127.0.0.1:0 -max-open 4
+shown='serve -max-open 4 with 24 clients of 12 tenants'
+body 'SELECT 1' >touch
+crowd=
+for i in $(seq 24); do
+    curl -s -d @touch -w '%{http_code}\n' \
+        -o none "http://$addr/dev/t$((i % 12 + 1))/v2/pipeline?[1-20]" -o none \
+        "http://$addr/dev/t[1-12]/v2/pipeline" >few.$i &
+    crowd="$crowd $!"
+done
+# The processes' ids are split on purpose.
+wait $crowd
+holds test "$(cat few.? few.?? | sort | uniq -c | tr -s ' ')" = " $((24 * 32)) 200"
+shown='serve -max-open 4 with 4 open transactions'
+for i in 1 2 3 4; do
+    curl -s -d '{"requests":[{"type":"execute","stmt":{"sql":"BEGIN"}}]}' -o answer \
+        "http://$addr/dev/t$i/v2/pipeline" && gives '"type":"ok"'
+done
+begin=$(now)
+ask "$addr/dev/t5" 'SELECT 5' && gives '4 databases are open and in use' && gives NAMESPACE_BUSY
+waited=$(since "$begin")
+holds test "$waited" -ge 4900 && holds test "$waited" -lt 9000
+ask "$addr/dev/t4" 'SELECT 4' && value 4
+soon 20 asked t5
+stop "$pid"
+is 0
 
 # ---- A store that never answers: the second signal ends it ----
 serve hang.log -data hang -listen 127.0.0.1:0 -store "s3://bucket/x?endpoint=http://127.0.0.1:$(cat hang.port)&$s3"

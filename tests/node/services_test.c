@@ -217,12 +217,7 @@ static void test_outage_is_one_story(void **arg)
 
 int main(void)
 {
-    sigset_t set; /* only the daemon takes them, with sigwaitinfo */
-    sigemptyset(&set);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGCHLD);
-    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    bed_block_signals();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_hanging_service_keeps_nobody_waiting),
         cmocka_unit_test(test_outage_is_one_story),

@@ -346,10 +346,6 @@ static void test_last_sync(void **arg)
 int main(void)
 {
     static enum bed_kind file = BED_FILE, mem = BED_MEM;
-#define ON(f, kind)                                                                                \
-    {                                                                                              \
-#f " (" #kind ")", f, NULL, NULL, &kind                                                    \
-    }
     const struct CMUnitTest tests[] = {
         ON(test_normal, file),
         ON(test_normal, mem),

@@ -102,10 +102,6 @@ static void test_staged_are_dropped(void **arg)
 int main(void)
 {
     static enum bed_kind file = BED_FILE, mem = BED_MEM;
-#define ON(f, kind)                                                                                \
-    {                                                                                              \
-#f " (" #kind ")", f, NULL, NULL, &kind                                                    \
-    }
     const struct CMUnitTest tests[] = {
         ON(test_every_call, file),         ON(test_every_call, mem),
         ON(test_every_syscall, file),      ON(test_every_syscall, mem),

@@ -27,19 +27,6 @@ struct stored {
     struct err err;
 };
 
-static enum rc new_scratch(void **ret_worker, struct err *err)
-{
-    struct batch_scratch *s;
-    TRY(batch_scratch_new(&s, err));
-    *ret_worker = s;
-    return RC_OK;
-}
-
-static void free_scratch(void *worker)
-{
-    batch_scratch_free(worker);
-}
-
 void tbed_new(struct tbed *b)
 {
     memset(b, 0, sizeof *b);
@@ -59,8 +46,8 @@ enum rc tbed_try_start(struct tbed *b, struct err *err)
     assert_int_equal(bell_new(task_ring, &b->opts.bell, &own), RC_OK);
     assert_int_equal(sched_new("upload", 4, NULL, NULL, &b->opts.upload, &own), RC_OK);
     assert_int_equal(sched_new("write", 2, NULL, NULL, &b->opts.write, &own), RC_OK);
-    assert_int_equal(sched_new("capture", 2, new_scratch, free_scratch, &b->opts.capture, &own),
-                     RC_OK);
+    assert_int_equal(
+        sched_new("capture", 2, bed_scratch_new, bed_scratch_free, &b->opts.capture, &own), RC_OK);
     return tenants_new(&b->opts, &b->ts, err);
 }
 

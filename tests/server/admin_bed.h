@@ -15,7 +15,8 @@
 struct bed_tenant {
     struct tenant t; /* name "": free */
     struct tenant_conf conf;
-    char reason[256], jwt_key[4096], url[256];
+    char reason[256], jwt_key[4096], url[256], class[64];
+    uint64_t wal_bytes, behind; /* what look says; 0: usual figures */
     struct buf bytes;
     bool dump;
 };
@@ -49,6 +50,7 @@ static inline void bed_point(struct bed_tenant *b)
     b->conf.block_reason = b->reason;
     b->conf.jwt_key = b->jwt_key[0] != '\0' ? b->jwt_key : NULL;
     b->conf.heartbeat_url = b->url[0] != '\0' ? b->url : NULL;
+    b->conf.class = b->class[0] != '\0' ? b->class : NULL;
     atomic_store(&b->t.conf, &b->conf);
 }
 
@@ -57,9 +59,12 @@ static inline void bed_conf(struct bed_tenant *b, const struct tenant_conf *conf
     static const struct tenant_conf defaults = {.block_reason = ""};
     struct tenant_conf c = conf != NULL ? *conf : defaults;
     char reason[sizeof b->reason], key[sizeof b->jwt_key], url[sizeof b->url];
+    char class[sizeof b->class];
     snprintf(reason, sizeof reason, "%s", c.block_reason);
     snprintf(key, sizeof key, "%s", c.jwt_key != NULL ? c.jwt_key : "");
     snprintf(url, sizeof url, "%s", c.heartbeat_url != NULL ? c.heartbeat_url : "");
+    snprintf(class, sizeof class, "%s", c.class != NULL ? c.class : "");
+    memcpy(b->class, class, sizeof class);
     memcpy(b->reason, reason, sizeof reason);
     memcpy(b->jwt_key, key, sizeof key);
     memcpy(b->url, url, sizeof url);
@@ -203,6 +208,8 @@ static inline enum rc bed_look(struct tenants *ts, tenant_look_fn *fn, void *ctx
     (void)ts;
     for (size_t i = 0; i < bed.count; i++) {
         struct tenant_look l = {.used = i == 0, .wal_bytes = 100, .txid = 9, .txid_stored = 7};
+        if (bed.list[i].wal_bytes > 0) l.wal_bytes = bed.list[i].wal_bytes;
+        if (bed.list[i].behind > 0) l.txid = l.txid_stored + bed.list[i].behind;
         snprintf(l.name, sizeof l.name, "%s", bed.list[i].t.name);
         l.engine.writer = (struct sql_writer_stats){.writes = 10, .groups = 2, .group_max = 8};
         TRY(fn(ctx, &l, err));

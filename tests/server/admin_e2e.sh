@@ -107,12 +107,19 @@ ask GET /v1/namespaces/shop/stats && has '"top_queries":[]' && has '"slowest_que
 ask POST /v1/namespaces/shop/checkpoint && status 200
 ask GET /v1/diagnostics && status 200 && has '"namespaces_open":'
 ask GET /metrics && status 200
-has 'sluice_request_duration_seconds_count{route="pipeline"} 2'
-has 'sluice_statement_duration_seconds_count{kind="write",outcome="ok"} 2'
+has 'sluice_request_duration_seconds_count{class="default",route="pipeline"} 2'
+has 'sluice_statement_duration_seconds_count{class="default",kind="write",outcome="ok"} 2'
 has 'sluice_writer_writes_total 2'
 has 'sluice_namespace_statements_total{namespace="shop"} 3'
 
 # ---- Configuration ----
+ask POST /v1/namespaces/shop/config '{"block_reads":false,"block_writes":false,"class":"big ones"}' &&
+    status 400 && has 'small letters'
+ask POST /v1/namespaces/shop/config '{"block_reads":false,"block_writes":false,"class":"gold"}' &&
+    status 200
+sql shop 'SELECT count(*) AS n FROM t' && has '"value":"2"'
+ask GET /metrics && has 'sluice_request_duration_seconds_count{class="gold",route="pipeline"} 1'
+has 'sluice_statement_duration_seconds_count{class="gold",kind="read",outcome="ok"} 1'
 ask POST /v1/namespaces/shop/config '{"block_reads":false}' && status 400
 ask POST /v1/namespaces/shop/config \
     '{"block_reads":false,"block_writes":true,"block_reason":"stocktaking"}' && status 200

@@ -260,6 +260,29 @@ static void test_config(void **state)
     stop();
 }
 
+static void test_class(void **state)
+{
+    (void)state;
+    start(NULL, false);
+    const char *path = "/v1/namespaces/a/config";
+    expect("POST", "/v1/namespaces/a/create", "{\"class\":\"Gold\"}", 400, "small letters");
+    assert_null(bed_find("a"));
+    expect("POST", "/v1/namespaces/a/create", "{\"class\":\"gold\"}", 200, "{}");
+    expect("GET", path, "", 200, "\"class\":\"gold\"");
+    expect("POST", path, "{\"block_reads\":false,\"block_writes\":false}", 200, "{}");
+    expect("GET", path, "", 200, "\"class\":\"gold\"");
+    expect("POST", path, "{\"block_reads\":false,\"block_writes\":false,\"class\":\"other\"}", 400,
+           "class 'other'");
+    expect("POST", path, "{\"block_reads\":false,\"block_writes\":false,\"class\":7}", 400,
+           "class must be a text");
+    expect("GET", path, "", 200, "\"class\":\"gold\"");
+    expect("POST", path, "{\"block_reads\":false,\"block_writes\":false,\"class\":null}", 200,
+           "{}");
+    expect("GET", path, "", 200, "\"class\":\"default\"");
+    assert_null(bed_find("a")->conf.class);
+    stop();
+}
+
 static void test_life(void **state)
 {
     (void)state;
@@ -643,8 +666,8 @@ static void test_numbers(void **state)
         "\nsluice_log_behind 4\n",
         "\nsluice_namespace_txid{namespace=\"b\"} 9\n",
         "\nsluice_namespace_statements_total{namespace=\"a\"} 0\n",
-        "\nsluice_request_duration_seconds_count{route=\"other\"} 1\n",
-        "\nsluice_responses_total{status=\"2xx\"} 1\n",
+        "\nsluice_request_duration_seconds_count{class=\"none\",route=\"other\"} 1\n",
+        "\nsluice_responses_total{class=\"none\",status=\"2xx\"} 1\n",
     };
     /* The answer was sent a moment before it is counted. */
     for (int i = 0;; i++) {
@@ -665,6 +688,42 @@ static void test_numbers(void **state)
     assert_true(answer_has(&a, "\nsluice_namespaces_open 2\n"));
     answer_free(&a);
     expect("GET", "/metrics?namespaces=x", "", 400, "namespaces");
+    stop();
+}
+
+/* Of many, those have series of their own whose logs are behind most; of equals, the larger. */
+static void test_worst(void **state)
+{
+    enum { MANY = 60 };
+    uint64_t ranks[MANY];
+    char path[64], line[64];
+    (void)state;
+    start(NULL, false);
+    for (int i = 0; i < MANY; i++) {
+        snprintf(path, sizeof path, "/v1/namespaces/n%02d/create", i);
+        expect("POST", path, "{}", 200, "");
+    }
+    for (size_t i = 0; i < MANY; i++) {
+        struct bed_tenant *b = &bed.list[i];
+        b->behind = 1 + i * 7919 % 13;
+        b->wal_bytes = 1000 + i * 7907 % 997;
+        ranks[i] = b->behind * 10000 + b->wal_bytes;
+    }
+    static const size_t limits[] = {1, 2, 7, 30, MANY, 100};
+    for (size_t n = 0; n < sizeof limits / sizeof limits[0]; n++) {
+        snprintf(path, sizeof path, "/metrics?namespaces=%zu", limits[n]);
+        struct answer a = ask_with("GET", path, "", "", 0);
+        assert_int_equal(a.status, 200);
+        for (size_t i = 0; i < MANY; i++) {
+            size_t worse = 0;
+            for (size_t k = 0; k < MANY; k++)
+                worse += ranks[k] > ranks[i];
+            snprintf(line, sizeof line, "\nsluice_namespace_wal_bytes{namespace=\"n%02zu\"} ", i);
+            if (answer_has(&a, line) != (worse < limits[n]))
+                fail_msg("of %zu: n%02zu, place %zu", limits[n], i, worse);
+        }
+        answer_free(&a);
+    }
     stop();
 }
 
@@ -744,13 +803,14 @@ static int drop_folder(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_plain),       cmocka_unit_test(test_access),
-        cmocka_unit_test(test_create),      cmocka_unit_test(test_config),
-        cmocka_unit_test(test_life),        cmocka_unit_test(test_moments),
-        cmocka_unit_test(test_list),        cmocka_unit_test(test_files),
-        cmocka_unit_test(test_long_bodies), cmocka_unit_test(test_no_leftovers),
-        cmocka_unit_test(test_dump_url),    cmocka_unit_test(test_tokens),
-        cmocka_unit_test(test_numbers),     cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_plain),        cmocka_unit_test(test_access),
+        cmocka_unit_test(test_create),       cmocka_unit_test(test_config),
+        cmocka_unit_test(test_class),        cmocka_unit_test(test_life),
+        cmocka_unit_test(test_moments),      cmocka_unit_test(test_list),
+        cmocka_unit_test(test_files),        cmocka_unit_test(test_long_bodies),
+        cmocka_unit_test(test_no_leftovers), cmocka_unit_test(test_dump_url),
+        cmocka_unit_test(test_tokens),       cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_worst),        cmocka_unit_test(test_memory),
     };
     return cmocka_run_group_tests(tests, make_folder, drop_folder);
 }

@@ -51,7 +51,7 @@ static enum rc take(const char *tenant, const char *baton, struct session **ret_
                     struct stored *stored, struct sql_last *last)
 {
     *stored = (struct stored){0};
-    return batons_take(batons, tenant, baton, ret_s, stored, last, &e, &err);
+    return batons_take(batons, tenant, baton, 0, ret_s, stored, last, &e, &err);
 }
 
 static void begin(int64_t idle_ms, size_t live_max)
@@ -145,12 +145,82 @@ static void test_forged(void **state)
             text[i] = was;
         }
     }
-    /* Promised, and never kept. */
+    assert_int_equal(take("default", (char *)live.data, &back, &stored, &last), RC_AGAIN);
+    batons_keep(batons, &id, NULL);
     assert_int_equal(take("default", (char *)live.data, &back, &stored, &last), RC_NOT_FOUND);
     assert_string_equal(e.code, "STREAM_EXPIRED");
     drop(s);
     buf_fini(&clean);
     buf_fini(&live);
+    end();
+}
+
+/* Somebody who waits for what is promised. */
+struct waiter {
+    pthread_t id;
+    const char *baton;
+    int64_t wait_ms;
+    enum rc rc;
+    struct session *got;
+    struct sql_error e;
+};
+static void *wait_for(void *arg)
+{
+    struct waiter *w = arg;
+    struct err mine;
+    struct stored stored = {0};
+    struct sql_last last;
+    w->rc =
+        batons_take(batons, "default", w->baton, w->wait_ms, &w->got, &stored, &last, &w->e, &mine);
+    return NULL;
+}
+
+/* A client comes back with a baton whose cursor has not ended. */
+static void test_promised(void **state)
+{
+    (void)state;
+    struct waiter w = {.wait_ms = 20000};
+    begin(0, 2);
+    for (int round = 0; round < 3; round++) {
+        struct buf out = BUF_INIT, full = BUF_INIT;
+        struct baton_id id, other;
+        struct session *s = session(), *back;
+        struct stored stored;
+        struct sql_last last;
+        assert_int_equal(batons_promise(batons, "default", &id, &out, &err), RC_OK);
+        assert_int_equal(batons_live(batons), 1);
+        assert_int_equal(batons_promise(batons, "default", &other, &full, &err), RC_OK);
+        assert_int_equal(batons_promise(batons, "default", &other, &full, &err), RC_BUSY);
+        batons_keep(batons, &other, NULL);
+        batons_drop_tenant(batons, "default");
+        batons_drop_tenant(batons, NULL);
+        assert_int_equal(take("default", (char *)out.data, &back, &stored, &last), RC_AGAIN);
+        w.baton = (char *)out.data;
+        if (round == 0) { /* in vain */
+            w.wait_ms = 30;
+            wait_for(&w);
+            assert_int_equal(w.rc, RC_NOT_FOUND);
+            assert_string_equal(w.e.message, "The stream is busy with a cursor");
+            w.wait_ms = 20000;
+        }
+        assert_int_equal(thr_start(&w.id, "waiter", wait_for, &w, &err), RC_OK);
+        os_sleep_ms(30);
+        /* A second one does not wait. */
+        struct waiter second = {.baton = w.baton, .wait_ms = 20000};
+        wait_for(&second);
+        assert_int_equal(second.rc, RC_NOT_FOUND);
+        assert_string_equal(second.e.code, "STREAM_EXPIRED");
+        batons_keep(batons, &id, round == 2 ? NULL : s);
+        pthread_join(w.id, NULL);
+        assert_int_equal(w.rc, round == 2 ? RC_NOT_FOUND : RC_OK);
+        if (round < 2) assert_ptr_equal(w.got, s);
+        assert_int_equal(batons_live(batons), 0);
+        assert_int_equal(take("default", (char *)out.data, &back, &stored, &last), RC_NOT_FOUND);
+        assert_string_equal(e.code, "STREAM_EXPIRED");
+        drop(s);
+        buf_fini(&out);
+        buf_fini(&full);
+    }
     end();
 }
 
@@ -282,7 +352,8 @@ static void test_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_clean), cmocka_unit_test(test_forged), cmocka_unit_test(test_live),
+        cmocka_unit_test(test_clean), cmocka_unit_test(test_forged),
+        cmocka_unit_test(test_live),  cmocka_unit_test(test_promised),
         cmocka_unit_test(test_many),  cmocka_unit_test(test_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -53,8 +53,10 @@ static inline void xbed_new(struct xbed *b, const struct sql_engine_opts *engine
                                .durable_ms = 1000,
                                .byte_max = 1 << 20};
     exec_env_init(&b->env);
-    assert_int_equal(crew_new("work", 4, 0, &b->env.work, &err), RC_OK);
-    assert_int_equal(crew_new("slow", 2, 0, &b->env.slow, &err), RC_OK);
+    assert_int_equal(
+        crew_new(&(struct crew_opts){.name = "work", .threads = 4}, &b->env.work, &err), RC_OK);
+    assert_int_equal(
+        crew_new(&(struct crew_opts){.name = "slow", .threads = 2}, &b->env.slow, &err), RC_OK);
     assert_int_equal(auth_new(&(struct auth_opts){0}, &b->auth, &err), RC_OK);
     struct sql_error e;
     assert_int_equal(auth_header(b->auth, NULL, NULL, &b->grant, &e, &err), RC_OK);

@@ -13,6 +13,7 @@
 
 #define FAKE_MAX   3
 #define FAKE_WAITS 32
+enum fake_full { FULL_NOT, FULL_WAITS, FULL_TOO_LONG };
 enum fake_store { STORE_HAS_ALL, STORE_FAILS, STORE_SLEEPS };
 
 struct fake {
@@ -30,7 +31,11 @@ struct tenants {
     struct sql_engine_opts engine; /* for those that are opened from now on */
     struct tenant_conf conf, sync_conf;
     atomic_int store;
-    atomic_bool hide;                      /* peek finds nothing */
+    atomic_bool hide;                        /* peek finds nothing */
+    atomic_bool hang;                        /* to open "a" does not end */
+    atomic_int full;                         /* who wants one that is not open waits for a place */
+    struct tenant_place *places[FAKE_WAITS]; /* [lock] who waits for one */
+    size_t place_count;
     struct tenant_wait *waits[FAKE_WAITS]; /* [lock] while the store sleeps */
     size_t wait_count, waited;
 };
@@ -87,6 +92,45 @@ static inline enum rc fake_open(struct tenants *ts, const char *name, struct ten
     }
     thr_unlock(&ts->lock);
     return rc;
+}
+
+static inline enum rc fake_open_soon(struct tenants *ts, const char *name, struct tenant_place *p,
+                                     struct tenant **ret_t, struct err *err)
+{
+    while (atomic_load(&ts->hang) && strcmp(name, "a") == 0)
+        os_sleep_ms(1);
+    if (p->gone != NULL && atomic_load(p->gone))
+        return err_set(err, RC_CANCELED, "the client has gone");
+    int full = atomic_load(&ts->full);
+    if (full == FULL_TOO_LONG) return err_set(err, RC_BUSY, "too many are in use");
+    if (full == FULL_NOT) return fake_open(ts, name, ret_t, err);
+    thr_lock(&ts->lock);
+    ASSERT(ts->place_count < FAKE_WAITS);
+    ts->places[ts->place_count++] = p;
+    thr_unlock(&ts->lock);
+    return err_set(err, RC_AGAIN, "it waits");
+}
+
+/* Those that wait for a place; they ask again. */
+static inline size_t fake_placeless(struct tenants *ts)
+{
+    thr_lock(&ts->lock);
+    size_t count = ts->place_count;
+    thr_unlock(&ts->lock);
+    return count;
+}
+
+static inline void fake_call(struct tenants *ts, enum fake_full full)
+{
+    struct tenant_place *list[FAKE_WAITS];
+    atomic_store(&ts->full, full);
+    thr_lock(&ts->lock);
+    size_t count = ts->place_count;
+    memcpy(list, ts->places, sizeof list);
+    ts->place_count = 0;
+    thr_unlock(&ts->lock);
+    for (size_t i = 0; i < count; i++)
+        list[i]->fn(list[i]);
 }
 
 static inline struct tenant *fake_peek(struct tenants *ts, const char *name)
@@ -179,6 +223,7 @@ static uint64_t fake_commits(struct tenants *ts, const char *name)
 }
 
 static const struct tenants_ops fake_ops = {.open = fake_open,
+                                            .open_soon = fake_open_soon,
                                             .peek = fake_peek,
                                             .release = fake_release,
                                             .index = fake_index,

@@ -8,6 +8,7 @@
 #include "base/mem.h"
 #include "server/hrana_client_json.h"
 #include "server/hrana_oracle.h"
+#include "server/hrana_suite.h"
 #include "server/json_pull.h"
 
 #define STMT(members) "{\"requests\":[{\"type\":\"execute\",\"stmt\":{" members "}}]}"
@@ -16,69 +17,12 @@
     "{\"requests\":[{\"type\":\"batch\",\"batch\":{\"steps\":[{\"stmt\":{\"sql\":\"a\"}},"         \
     "{\"condition\":" cond ",\"stmt\":{\"sql\":\"b\"}}]}}]}"
 
-static struct arena *arena;
-static struct err err;
+#define good(how, body, want) good_as(&hrana_json_decoder, how, body, strlen(body), want, __LINE__)
+#define bad(how, body, want)  bad_as(&hrana_json_decoder, how, body, strlen(body), want, __LINE__)
 
-static int setup(void **state)
+static enum rc decode(char how, const void *data, size_t size, struct buf *text)
 {
-    (void)state;
-    return arena_new(64u << 20, &arena, &err) == RC_OK ? 0 : -1;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    arena_free(arena);
-    return 0;
-}
-
-/* 'p' pipeline of version 3, '2' of version 2, 'c' cursor, 'w' WebSocket 3, 'x' 2, 'y' 1, 'e' v1
- * execute, 'b' v1 batch. The input has no byte after its end. */
-static enum rc decode(char how, const char *data, size_t size, struct buf *text)
-{
-    const struct hrana_decoder *j = &hrana_json_decoder;
-    struct hrana_pipeline p;
-    struct hrana_cursor_body c;
-    struct hrana_ws_msg m;
-    struct hrana_request r;
-    enum rc rc;
-    arena_reset(arena);
-    err.text[0] = '\0';
-    char *copy = malloc(size > 0 ? size : 1);
-    memcpy(copy, data, size);
-    if (how == 'p' || how == '2') {
-        rc = j->pipeline(arena, how == 'p' ? HRANA_3 : HRANA_2, copy, size, &p, &err);
-        if (rc == RC_OK && text != NULL) dump_pipeline(text, &p);
-    } else if (how == 'c') {
-        rc = j->cursor(arena, copy, size, &c, &err);
-        if (rc == RC_OK && text != NULL) dump_cursor(text, &c);
-    } else if (how == 'e' || how == 'b') {
-        rc = hrana_json_v1(arena, copy, size, how == 'b', &r, &err);
-        if (rc == RC_OK && text != NULL) dump_request(text, &r);
-    } else {
-        enum hrana_version v = how == 'w' ? HRANA_3 : how == 'x' ? HRANA_2 : HRANA_1;
-        rc = j->ws(arena, v, copy, size, &m, &err);
-        if (rc == RC_OK && text != NULL) dump_ws(text, &m);
-    }
-    if (rc != RC_OK) assert_true(err.text[0] != '\0');
-    free(copy);
-    return rc;
-}
-
-static void good(char how, const char *data, const char *want)
-{
-    struct buf text = BUF_INIT;
-    if (decode(how, data, strlen(data), &text) != RC_OK) fail_msg("%s: %s", data, err.text);
-    say(&text, "%c", 0);
-    assert_string_equal((char *)text.data, want);
-    buf_fini(&text);
-}
-
-static void bad(char how, const char *data, const char *want)
-{
-    enum rc rc = decode(how, data, strlen(data), NULL);
-    if (rc != RC_INVALID) fail_msg("%s: %s", data, rc_name(rc));
-    if (strstr(err.text, want) == NULL) fail_msg("%s: '%s', not '%s'", data, err.text, want);
+    return decode_as(&hrana_json_decoder, how, data, size, text);
 }
 
 static void test_requests(void **state)
@@ -303,9 +247,9 @@ static void test_cut(void **state)
         json_request(&body, &r);
     }
     say(&body, "]}");
-    assert_int_equal(decode('p', (char *)body.data, body.size, NULL), RC_OK);
+    assert_int_equal(decode('p', body.data, body.size, NULL), RC_OK);
     for (size_t size = 0; size < body.size; size++)
-        assert_int_equal(decode('p', (char *)body.data, size, NULL), RC_INVALID);
+        assert_int_equal(decode('p', body.data, size, NULL), RC_INVALID);
     buf_fini(&body);
     arena_free(mine);
 }
@@ -339,7 +283,7 @@ static void test_random(void **state)
             say(&body, "]}");
             dump_pipeline(&want, &p);
         }
-        enum rc rc = decode(ws ? 'w' : 'p', (char *)body.data, body.size, &got);
+        enum rc rc = decode(ws ? 'w' : 'p', body.data, body.size, &got);
         if (rc != RC_OK) fail_msg("%s: %.*s", err.text, (int)body.size, body.data);
         assert_int_equal(got.size, want.size);
         assert_memory_equal(got.data, want.data, want.size);
@@ -364,7 +308,7 @@ static enum rc decode_many(const char *head, const char *unit, size_t n, const c
     for (size_t i = 0; i < n; i++)
         say(&body, "%s%s", i > 0 ? "," : "", unit);
     say(&body, "%s", tail);
-    enum rc rc = decode('p', (char *)body.data, body.size, NULL);
+    enum rc rc = decode('p', body.data, body.size, NULL);
     buf_fini(&body);
     return rc;
 }
@@ -379,7 +323,7 @@ static enum rc decode_deep(const char *unit, const char *unit_end, size_t n)
     for (size_t i = 1; i < n; i++)
         say(&body, "%s", unit_end);
     say(&body, ",\"stmt\":{\"sql\":\"q\"}}]}}]}");
-    enum rc rc = decode('p', (char *)body.data, body.size, NULL);
+    enum rc rc = decode('p', body.data, body.size, NULL);
     buf_fini(&body);
     return rc;
 }
@@ -417,7 +361,7 @@ static void test_bounds(void **state)
     say(&nested, "{\"requests\":[],\"x\":");
     for (int i = 0; i < 100000; i++)
         say(&nested, "[");
-    assert_int_equal(decode('p', (char *)nested.data, nested.size, NULL), RC_TOO_BIG);
+    assert_int_equal(decode('p', nested.data, nested.size, NULL), RC_TOO_BIG);
     buf_fini(&nested);
 }
 

@@ -6,68 +6,17 @@
 #include <cmocka.h>
 #include "base/mem.h"
 #include "server/hrana_client_proto.h"
+#include "server/hrana_suite.h"
 
-static struct arena *arena;
-static struct err err;
+#define GOOD(how, data, want)                                                                      \
+    good_as(&hrana_proto_decoder, how, data, sizeof data - 1, want, __LINE__)
+#define BAD(how, data, want)                                                                       \
+    bad_as(&hrana_proto_decoder, how, data, sizeof data - 1, want, __LINE__)
 
-static int setup(void **state)
-{
-    (void)state;
-    return arena_new(64u << 20, &arena, &err) == RC_OK ? 0 : -1;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    arena_free(arena);
-    return 0;
-}
-
-/* 'p' pipeline, 'c' cursor, 'w' WebSocket 3, 'y' WebSocket 1. No byte follows the input. */
 static enum rc decode(char how, const void *data, size_t size, struct buf *text)
 {
-    const struct hrana_decoder *d = &hrana_proto_decoder;
-    struct hrana_pipeline p;
-    struct hrana_cursor_body c;
-    struct hrana_ws_msg m;
-    enum rc rc;
-    arena_reset(arena);
-    err.text[0] = '\0';
-    void *copy = malloc(size > 0 ? size : 1);
-    if (size > 0) memcpy(copy, data, size);
-    if (how == 'p') {
-        rc = d->pipeline(arena, HRANA_3, copy, size, &p, &err);
-        if (rc == RC_OK && text != NULL) dump_pipeline(text, &p);
-    } else if (how == 'c') {
-        rc = d->cursor(arena, copy, size, &c, &err);
-        if (rc == RC_OK && text != NULL) dump_cursor(text, &c);
-    } else {
-        rc = d->ws(arena, how == 'w' ? HRANA_3 : HRANA_1, copy, size, &m, &err);
-        if (rc == RC_OK && text != NULL) dump_ws(text, &m);
-    }
-    if (rc != RC_OK) assert_true(err.text[0] != '\0');
-    free(copy);
-    return rc;
+    return decode_as(&hrana_proto_decoder, how, data, size, text);
 }
-
-static void good(char how, const char *data, size_t size, const char *want)
-{
-    struct buf text = BUF_INIT;
-    if (decode(how, data, size, &text) != RC_OK) fail_msg("%s: %s", want, err.text);
-    say(&text, "%c", 0);
-    assert_string_equal((char *)text.data, want);
-    buf_fini(&text);
-}
-
-static void bad(char how, const char *data, size_t size, const char *want)
-{
-    enum rc rc = decode(how, data, size, NULL);
-    if (rc != RC_INVALID) fail_msg("%s: %s", want, rc_name(rc));
-    if (strstr(err.text, want) == NULL) fail_msg("'%s', not '%s'", err.text, want);
-}
-
-#define GOOD(how, data, want) good(how, data, sizeof data - 1, want)
-#define BAD(how, data, want)  bad(how, data, sizeof data - 1, want)
 
 static void test_http(void **state)
 {

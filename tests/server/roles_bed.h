@@ -72,7 +72,7 @@ static void rbed_no(struct rbed *b, const char *sql)
 
 static void rbed_script(struct rbed *b, const char *sql)
 {
-    sql_conn_policy(b->conn, NULL, NULL);
+    sql_conn_policy(b->conn, NULL);
     if (sql_conn_script(b->conn, NULL, NULL, sql, strlen(sql), &b->sql_err, &b->err) != RC_OK)
         fail_msg("%s: %s", sql, b->sql_err.message);
 }
@@ -96,14 +96,14 @@ static inline void rbed_new(struct rbed *b, const char *schema)
 static inline void rbed_as(struct rbed *b, const char *rules)
 {
     char *json = NULL;
-    sql_conn_policy(b->conn, NULL, NULL);
+    sql_conn_policy(b->conn, NULL);
     roles_free(b->roles);
     b->roles = NULL;
     if (rules == NULL) return;
     assert_true(asprintf(&json, "{\"r\":%s}", rules) > 0);
     if (roles_parse(json, &b->roles, &b->err) != RC_OK) fail_msg("%s: %s", json, b->err.text);
     free(json);
-    sql_conn_policy(b->conn, policy_allows, role_policy(roles_find(b->roles, "r")));
+    sql_conn_policy(b->conn, role_policy(roles_find(b->roles, "r")));
 }
 
 static inline void rbed_free(struct rbed *b)

@@ -486,7 +486,7 @@ static void test_roles_together(void **state)
 {
     (void)state;
     struct roles *roles = NULL;
-    struct policy *policy = NULL;
+    struct sql_policy *policy = NULL;
     struct err err;
     static const char json[] = "{\"reader\":[" ALLOW(
         "\"read\"",
@@ -503,14 +503,14 @@ static void test_roles_together(void **state)
     enum { READ = 20, INSERT = 18, DELETE = 9 };
     for (size_t count = 0; count <= 3; count++) {
         assert_int_equal(policy_new(list, count, &policy, &err), RC_OK);
-        assert_int_equal(policy_allows(policy, READ, "kv", "v", "main"), count >= 1);
-        assert_int_equal(policy_allows(policy, READ, "users", "id", "main"),
+        assert_int_equal(policy->allows(policy, READ, "kv", "v", "main"), count >= 1);
+        assert_int_equal(policy->allows(policy, READ, "users", "id", "main"),
                          count >= 1 && count < 3);
-        assert_int_equal(policy_allows(policy, INSERT, "orders", NULL, "main"), count >= 2);
-        assert_false(policy_allows(policy, DELETE, "orders", NULL, "main"));
-        assert_int_equal(policy_allows(policy, SQL_ACTION_UNSEEN, NULL, NULL, NULL),
+        assert_int_equal(policy->allows(policy, INSERT, "orders", NULL, "main"), count >= 2);
+        assert_false(policy->allows(policy, DELETE, "orders", NULL, "main"));
+        assert_int_equal(policy->allows(policy, SQL_ACTION_UNSEEN, NULL, NULL, NULL),
                          count >= 1 && count < 3);
-        assert_false(policy_allows(policy, 4711, "x", "y", "main"));
+        assert_false(policy->allows(policy, 4711, "x", "y", "main"));
         policy_free(policy);
     }
     assert_ptr_equal(role_policy(list[0]), role_policy(roles_find(roles, "reader")));
@@ -622,8 +622,8 @@ static void test_patterns(void **state)
         assert_int_equal(roles_parse(json, &roles, &err), RC_OK);
         bool want = fnmatch(pattern, name, FNM_CASEFOLD) == 0;
         hits += want;
-        if (policy_allows(role_policy(roles_find(roles, "r")), 9, name, NULL, "main") != want)
-            fail_msg("'%s' and '%s'", pattern, name);
+        const struct sql_policy *p = role_policy(roles_find(roles, "r"));
+        if (p->allows(p, 9, name, NULL, "main") != want) fail_msg("'%s' and '%s'", pattern, name);
         roles_free(roles);
     }
     assert_in_range(hits, 1000, 19000);
@@ -639,7 +639,7 @@ static void test_no_memory(void **state)
     uint64_t n = 1;
     for (; rc != RC_OK; n++) {
         struct roles *roles = NULL;
-        struct policy *policy = NULL;
+        struct sql_policy *policy = NULL;
         struct err err = {0};
         fault_arm(FAULT_ALLOC, n, false);
         rc = roles_parse(json, &roles, &err);

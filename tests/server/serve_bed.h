@@ -115,6 +115,20 @@ static inline void sbed_pipe(struct sbed *b, char baton[8000], const char *reque
     free(body);
 }
 
+#define ONE(sql)  "{\"requests\":[" SQL(sql) "]}"
+#define CREATE(b) sbed_expect(b, PIPE, "", ONE("CREATE TABLE t(a INTEGER PRIMARY KEY)"), 200, GOOD)
+
+static inline int64_t sbed_count(struct sbed *b)
+{
+    struct answer a = sbed_ask(b, PIPE, "", ONE("SELECT count(*) FROM t"));
+    long long n = -1;
+    const char *at = strstr((char *)a.body.data, "[[{");
+    assert_non_null(at);
+    assert_int_equal(sscanf(at, "[[{\"type\":\"integer\",\"value\":\"%lld", &n), 1);
+    answer_free(&a);
+    return n;
+}
+
 /* ---- WebSocket ---- */
 
 static inline void sbed_ws(struct sbed *b, struct peer *p, const char *path)
@@ -146,8 +160,8 @@ static inline void ws_say(struct peer *p, const char *text)
 /* The next message must have these parts, in order; *ret_text NULL: not wanted. */
 static inline void ws_expect(struct peer *p, const char *one, const char *two)
 {
-    struct frame f;
-    size_t whole;
+    struct frame f = {0};
+    size_t whole = 0;
     char *text, *at;
     if (!peer_next(p, &f, &whole)) fail_msg("no answer with %s", one);
     if (f.first == CLOSE) fail_msg("closed: %.*s, and no %s", (int)f.size - 2, f.data + 2, one);

@@ -6,20 +6,6 @@
 #include <cmocka.h>
 #include "server/serve_bed.h"
 
-#define ONE(sql)  "{\"requests\":[" SQL(sql) "]}"
-#define CREATE(b) sbed_expect(b, PIPE, "", ONE("CREATE TABLE t(a INTEGER PRIMARY KEY)"), 200, GOOD)
-
-static int64_t count_rows(struct sbed *b)
-{
-    struct answer a = sbed_ask(b, PIPE, "", ONE("SELECT count(*) FROM t"));
-    long long n = -1;
-    const char *at = strstr((char *)a.body.data, "[[{");
-    assert_non_null(at);
-    assert_int_equal(sscanf(at, "[[{\"type\":\"integer\",\"value\":\"%lld", &n), 1);
-    answer_free(&a);
-    return n;
-}
-
 static void test_routes(void **state)
 {
     (void)state;
@@ -58,12 +44,12 @@ static void test_batons(void **state)
     sbed_pipe(&b, baton, SQL("SELECT count(*) FROM t"), 200, INT(1));
     assert_string_not_equal(old, baton);
     sbed_pipe(&b, old, SQL("SELECT 1"), 410, "STREAM_EXPIRED");
-    assert_int_equal(count_rows(&b), 0);
+    assert_int_equal(sbed_count(&b), 0);
     memcpy(old, baton, sizeof old);
     old[20] = old[20] == 'x' ? 'y' : 'x';
     sbed_pipe(&b, old, SQL("SELECT 1"), 404, "STREAM_NOT_FOUND");
     sbed_pipe(&b, baton, SQL("COMMIT"), 200, GOOD);
-    assert_int_equal(count_rows(&b), 1);
+    assert_int_equal(sbed_count(&b), 1);
     sbed_pipe(&b, clean, "{\"type\":\"store_sql\",\"sql_id\":4,\"sql\":\"SELECT 44\"}", 200, GOOD);
     char body[9000];
     snprintf(body, sizeof body, "{\"baton\":\"%s\",\"requests\":[]}", clean);
@@ -75,7 +61,7 @@ static void test_batons(void **state)
     sbed_start(&b);
     sbed_pipe(&b, clean, "{\"type\":\"execute\",\"stmt\":{\"sql_id\":4}}", 200, INT(44));
     sbed_pipe(&b, baton, SQL("COMMIT"), 410, "STREAM_EXPIRED");
-    assert_int_equal(count_rows(&b), 1);
+    assert_int_equal(sbed_count(&b), 1);
     sbed_free(&b);
 }
 
@@ -107,7 +93,7 @@ static void test_cursors(void **state)
     snprintf(baton, sizeof baton, "%.*s", (int)strcspn(text + 10, "\""), text + 10);
     answer_free(&a);
     sbed_pipe(&b, baton, SQL("COMMIT"), 200, GOOD);
-    assert_int_equal(count_rows(&b), 2);
+    assert_int_equal(sbed_count(&b), 2);
     sbed_free(&b);
 }
 
@@ -300,8 +286,80 @@ static void test_not_durable(void **state)
     ws_expect(&p, ID(5), INT(5));
     peer_fini(&p);
     fake_sync(b.ts, false);
-    assert_int_equal(count_rows(&b), 4);
+    assert_int_equal(sbed_count(&b), 4);
     sbed_free(&b);
+}
+
+struct badge { /* who asks with it */
+    char token[2000];
+};
+
+static struct badge badge_new(const struct buf *key, const char *claims)
+{
+    CLEANUP(buf_fini) struct buf token = BUF_INIT;
+    struct badge who;
+    struct err err;
+    assert_int_equal(jwt_sign((const char *)key->data, claims, &token, &err), RC_OK);
+    snprintf(who.token, sizeof who.token, "%.*s", (int)token.size, (const char *)token.data);
+    return who;
+}
+
+static void as(struct sbed *b, const struct badge *who, const char *body, const char *part)
+{
+    b->token = who->token;
+    sbed_expect(b, PIPE, "", body, 200, part);
+}
+
+#define READS      ONE("SELECT v FROM secret")
+#define WRITES     ONE("INSERT INTO t VALUES (5)")
+#define RULE(rest) "{\"effect\":" rest "}"
+#define ALL        RULE("\"allow\",\"actions\":[\"*\"]")
+#define NO_WRITE   RULE("\"deny\",\"actions\":[\"insert\"]")
+#define NO_SECRET  RULE("\"deny\",\"actions\":[\"read\"],\"tables\":[\"secret\"]")
+#define TWO(a, b)  "{\"first\":[" a "," ALL "],\"second\":[" b "," ALL "]}"
+
+/* Clients in turn on the same connections, whose statements are kept: each is held to its own
+ * roles, and to those of now. */
+static void test_roles(void **state)
+{
+    (void)state;
+    struct sbed b;
+    struct buf private = BUF_INIT, public = BUF_INIT;
+    struct err err;
+    assert_int_equal(jwt_key_new(JWT_HS256, &private, &public, &err), RC_OK);
+    assert_int_equal(buf_append(&private, "", 1, &err), RC_OK);
+    sbed_prepare(&b);
+    b.ts->engine.idle_max = 1;
+    b.opts.threads = 1;
+    b.opts.auth = (struct auth_opts){.key_text = (const char *)private.data,
+                                     .roles = TWO(NO_WRITE, NO_SECRET)};
+    sbed_start(&b);
+    const struct badge owner = badge_new(&private, "{}");
+    const struct badge first = badge_new(&private, "{\"role\":\"first\"}");
+    const struct badge second = badge_new(&private, "{\"role\":\"second\"}");
+    const struct badge both = badge_new(&private, "{\"roles\":[\"first\",\"second\"]}");
+    const struct badge own = badge_new(&private, "{\"rules\":[" NO_SECRET "," ALL "]}");
+    as(&b, &owner, ONE("CREATE TABLE t(a)"), GOOD);
+    as(&b, &owner, ONE("CREATE TABLE secret(v)"), GOOD);
+    for (int round = 0; round < 6; round++) {
+        bool swapped = round >= 3;
+        as(&b, &owner, READS, GOOD);
+        as(&b, &owner, WRITES, GOOD);
+        as(&b, &first, READS, swapped ? "SQLITE_AUTH" : GOOD);
+        as(&b, &first, WRITES, swapped ? GOOD : "SQLITE_AUTH");
+        as(&b, &second, READS, swapped ? GOOD : "SQLITE_AUTH");
+        as(&b, &second, WRITES, swapped ? "SQLITE_AUTH" : GOOD);
+        as(&b, &both, READS, "SQLITE_AUTH");
+        as(&b, &both, WRITES, "SQLITE_AUTH");
+        as(&b, &own, READS, "SQLITE_AUTH");
+        as(&b, &own, WRITES, GOOD);
+        if (round != 2) continue;
+        b.opts.auth.roles = TWO(NO_SECRET, NO_WRITE);
+        assert_int_equal(server_reload(b.server, &b.opts.auth, &err), RC_OK);
+    }
+    sbed_free(&b);
+    buf_fini(&private);
+    buf_fini(&public);
 }
 
 int main(void)
@@ -311,6 +369,7 @@ int main(void)
         cmocka_unit_test(test_cursors),    cmocka_unit_test(test_ws),
         cmocka_unit_test(test_ws_cursors), cmocka_unit_test(test_ws_races),
         cmocka_unit_test(test_ws_flood),   cmocka_unit_test(test_not_durable),
+        cmocka_unit_test(test_roles),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

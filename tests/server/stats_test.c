@@ -22,6 +22,8 @@ struct seen { /* what came to the log */
     uint64_t dropped;
     char tenant[80], sql[STATS_SLOW_SQL_MAX + 8], code[64];
     int64_t us;
+    unsigned full;
+    char class[STATS_CLASS_MAX + 1];
 };
 static struct err err;
 
@@ -41,11 +43,18 @@ static void on_dropped(void *ctx, uint64_t count)
     seen->dropped += count;
 }
 
+static void on_full(void *ctx, const char *name)
+{
+    struct seen *seen = ctx;
+    seen->full++;
+    snprintf(seen->class, sizeof seen->class, "%s", name);
+}
+
 static struct stats *make(struct seen *seen, int64_t slow_us)
 {
     struct stats *s = NULL;
     const struct stats_opts opts = {
-        .slow_us = slow_us, .slow = on_slow, .dropped = on_dropped, .ctx = seen};
+        .slow_us = slow_us, .slow = on_slow, .dropped = on_dropped, .full = on_full, .ctx = seen};
     assert_int_equal(stats_new(&opts, &s, &err), RC_OK);
     return s;
 }
@@ -77,24 +86,24 @@ static void test_buckets(void **state)
     (void)state;
     struct stats *s = make(NULL, 0);
     struct stats_sum sum;
-    stats_ask(s, STATS_PIPELINE, 200, 50, 7, 9);
-    stats_ask(s, STATS_PIPELINE, 200, 51, 0, 0);
-    stats_ask(s, STATS_PIPELINE, 404, 30000000, 0, 0);
-    stats_ask(s, STATS_V1, 500, 30000001, 0, 0);
-    stats_ask(s, STATS_WEBSOCKET, 0, 0, 1, 1);
-    stats_ask(s, STATS_ELSE, 999, -5, 0, 0);
+    stats_ask(s, NULL, STATS_PIPELINE, 200, 50, 7, 9);
+    stats_ask(s, NULL, STATS_PIPELINE, 200, 51, 0, 0);
+    stats_ask(s, NULL, STATS_PIPELINE, 404, 30000000, 0, 0);
+    stats_ask(s, NULL, STATS_V1, 500, 30000001, 0, 0);
+    stats_ask(s, NULL, STATS_WEBSOCKET, 0, 0, 1, 1);
+    stats_ask(s, NULL, STATS_ELSE, 999, -5, 0, 0);
     stats_look(s, &sum);
-    assert_int_equal(sum.asks[STATS_PIPELINE].counts[0], 1);
-    assert_int_equal(sum.asks[STATS_PIPELINE].counts[1], 1);
-    assert_int_equal(sum.asks[STATS_PIPELINE].counts[STATS_BOUNDS - 1], 1);
-    assert_int_equal(sum.asks[STATS_PIPELINE].us, 50 + 51 + 30000000);
-    assert_int_equal(sum.asks[STATS_V1].counts[STATS_BOUNDS], 1);
-    assert_int_equal(sum.asks[STATS_ELSE].counts[0], 1);
-    assert_int_equal(sum.asks[STATS_ELSE].us, 0);
-    assert_int_equal(sum.statuses[2], 2);
-    assert_int_equal(sum.statuses[4], 1);
-    assert_int_equal(sum.statuses[5], 2);
-    assert_int_equal(sum.statuses[0], 1);
+    assert_int_equal(sum.all.asks[STATS_PIPELINE].counts[0], 1);
+    assert_int_equal(sum.all.asks[STATS_PIPELINE].counts[1], 1);
+    assert_int_equal(sum.all.asks[STATS_PIPELINE].counts[STATS_BOUNDS - 1], 1);
+    assert_int_equal(sum.all.asks[STATS_PIPELINE].us, 50 + 51 + 30000000);
+    assert_int_equal(sum.all.asks[STATS_V1].counts[STATS_BOUNDS], 1);
+    assert_int_equal(sum.all.asks[STATS_ELSE].counts[0], 1);
+    assert_int_equal(sum.all.asks[STATS_ELSE].us, 0);
+    assert_int_equal(sum.all.statuses[2], 2);
+    assert_int_equal(sum.all.statuses[4], 1);
+    assert_int_equal(sum.all.statuses[5], 2);
+    assert_int_equal(sum.all.statuses[0], 1);
     assert_int_equal(sum.bytes_in, 8);
     assert_int_equal(sum.bytes_out, 10);
     stats_free(s);
@@ -137,8 +146,8 @@ static void test_kinds_and_faults(void **state)
         stats_look(s, &before);
         stmt(s, &t, kinds[i].sql, 60, 2, 1);
         stats_look(s, &after);
-        const struct stats_hist *h = after.stmts[kinds[i].kind];
-        assert_int_equal(h[0].counts[1] - before.stmts[kinds[i].kind][0].counts[1], 1);
+        const struct stats_hist *h = after.all.stmts[kinds[i].kind];
+        assert_int_equal(h[0].counts[1] - before.all.stmts[kinds[i].kind][0].counts[1], 1);
         assert_int_equal(after.rows_read - before.rows_read, 2);
         assert_int_equal(after.rows_written - before.rows_written, 1);
     }
@@ -146,8 +155,8 @@ static void test_kinds_and_faults(void **state)
         stats_look(s, &before);
         fails(s, &t, "SELECT 1", faults[i].code);
         stats_look(s, &after);
-        assert_int_equal(after.faults[faults[i].fault] - before.faults[faults[i].fault], 1);
-        assert_int_equal(after.stmts[STATS_READ][1].counts[0], i + 1);
+        assert_int_equal(after.all.faults[faults[i].fault] - before.all.faults[faults[i].fault], 1);
+        assert_int_equal(after.all.stmts[STATS_READ][1].counts[0], i + 1);
         assert_int_equal(after.rows_read, before.rows_read);
     }
     stats_free(s);
@@ -316,7 +325,7 @@ static void *hammer(void *arg)
     for (int i = 0; i < ROUNDS; i++) {
         snprintf(sql, sizeof sql, "SELECT %d", i % 40);
         stmt(w->s, &w->tenants[i % 3], sql, i % 500, 1, 1);
-        stats_ask(w->s, STATS_PIPELINE, 200, i, 1, 1);
+        stats_ask(w->s, NULL, STATS_PIPELINE, 200, i, 1, 1);
     }
     return NULL;
 }
@@ -356,7 +365,7 @@ static void test_threads(void **state)
     stats_look(w.s, &sum);
     uint64_t n = 0, total = (uint64_t)THREADS * 10 * ROUNDS;
     for (size_t i = 0; i <= STATS_BOUNDS; i++)
-        n += sum.asks[STATS_PIPELINE].counts[i];
+        n += sum.all.asks[STATS_PIPELINE].counts[i];
     assert_int_equal(n, total);
     assert_int_equal(sum.rows_read, total);
     assert_int_equal(sum.bytes_out, total);
@@ -376,29 +385,185 @@ static void test_page(void **state)
     struct tenant t = tenant("t");
     struct stats *s = make(NULL, 0);
     CLEANUP(buf_fini) struct buf out = BUF_INIT;
-    stats_ask(s, STATS_PIPELINE, 200, 60, 7, 9);
-    stats_ask(s, STATS_PIPELINE, 200, 40000000, 0, 0);
+    stats_ask(s, NULL, STATS_PIPELINE, 200, 60, 7, 9);
+    stats_ask(s, NULL, STATS_PIPELINE, 200, 40000000, 0, 0);
     stmt(s, &t, "SELECT 1", 1500, 3, 0);
     fails(s, &t, "INSERT INTO t VALUES(1)", "SQLITE_CONSTRAINT");
     assert_int_equal(stats_page(s, &out, &err), RC_OK);
     assert_int_equal(buf_append(&out, "", 1, &err), RC_OK);
     static const char *const lines[] = {
-        "\nsluice_request_duration_seconds_bucket{route=\"pipeline\",le=\"5e-05\"} 0\n",
-        "\nsluice_request_duration_seconds_bucket{route=\"pipeline\",le=\"0.0001\"} 1\n",
-        "\nsluice_request_duration_seconds_bucket{route=\"pipeline\",le=\"30\"} 1\n",
-        "\nsluice_request_duration_seconds_bucket{route=\"pipeline\",le=\"+Inf\"} 2\n",
-        "\nsluice_request_duration_seconds_sum{route=\"pipeline\"} 40.000060\n",
-        "\nsluice_request_duration_seconds_count{route=\"pipeline\"} 2\n",
-        "\nsluice_responses_total{status=\"2xx\"} 2\n",
-        "_seconds_bucket{kind=\"read\",outcome=\"ok\",le=\"0.0025\"} 1\n",
-        "\nsluice_statement_duration_seconds_count{kind=\"write\",outcome=\"error\"} 1\n",
-        "\nsluice_statement_errors_total{class=\"constraint\"} 1\n",
+        "\nsluice_request_duration_seconds_bucket{class=\"none\",route=\"pipeline\",le=\"5e-05\"} "
+        "0\n",
+        "\nsluice_request_duration_seconds_bucket{class=\"none\",route=\"pipeline\",le=\"0.0001\"} "
+        "1\n",
+        "\nsluice_request_duration_seconds_bucket{class=\"none\",route=\"pipeline\",le=\"30\"} 1\n",
+        "\nsluice_request_duration_seconds_bucket{class=\"none\",route=\"pipeline\",le=\"+Inf\"} "
+        "2\n",
+        "\nsluice_request_duration_seconds_sum{class=\"none\",route=\"pipeline\"} 40.000060\n",
+        "\nsluice_request_duration_seconds_count{class=\"none\",route=\"pipeline\"} 2\n",
+        "\nsluice_responses_total{class=\"none\",status=\"2xx\"} 2\n",
+        "_seconds_bucket{class=\"default\",kind=\"read\",outcome=\"ok\",le=\"0.0025\"} 1\n",
+        "\nsluice_statement_duration_seconds_count{class=\"default\",kind=\"write\",outcome="
+        "\"error\"} 1\n",
+        "\nsluice_statement_errors_total{class=\"default\",error=\"constraint\"} 1\n",
         "\nsluice_rows_read_total 3\n",
         "\nsluice_received_bytes_total 7\n",
     };
     for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++)
         if (strstr((const char *)out.data, lines[i]) == NULL)
             fail_msg("the page lacks%sin\n%s", lines[i], (const char *)out.data);
+    stats_free(s);
+}
+
+static const struct stats_class *class_of(const struct stats_sum *sum, const char *name)
+{
+    for (size_t i = 0; i < sum->class_count; i++)
+        if (strcmp(sum->classes[i].name, name) == 0) return &sum->classes[i];
+    fail_msg("no class '%s'", name);
+    return NULL;
+}
+
+static bool page_has(struct stats *s, const char *part)
+{
+    CLEANUP(buf_fini) struct buf out = BUF_INIT;
+    assert_int_equal(stats_page(s, &out, &err), RC_OK);
+    assert_int_equal(buf_append(&out, "", 1, &err), RC_OK);
+    return strstr((const char *)out.data, part) != NULL;
+}
+
+static void test_classes(void **state)
+{
+    (void)state;
+    const struct tenant_conf gold = {.class = "gold"}, lead = {.class = "lead"}, none = {0};
+    struct tenant a = tenant("a"), b = tenant("b"), c = tenant("c");
+    struct stats *s = make(NULL, 0);
+    struct stats_sum sum;
+    assert_false(page_has(s, "class="));
+    atomic_store(&a.conf, &gold);
+    atomic_store(&b.conf, &gold);
+    atomic_store(&c.conf, &none);
+    stmt(s, &a, "SELECT 1", 60, 1, 0);
+    stmt(s, &b, "SELECT 1", 70, 1, 0);
+    fails(s, &b, "SELECT 1", "BLOCKED");
+    stats_ask(s, &b, STATS_PIPELINE, 200, 80, 1, 1);
+    stats_ask(s, &c, STATS_CURSOR, 200, 80, 1, 1);
+    stats_ask(s, NULL, STATS_ELSE, 401, 80, 1, 1);
+    stats_look(s, &sum);
+    assert_int_equal(class_of(&sum, "gold")->stmts[STATS_READ][0].counts[1], 2);
+    assert_int_equal(class_of(&sum, "gold")->faults[STATS_FAULT_DENIED], 1);
+    assert_int_equal(class_of(&sum, "gold")->statuses[2], 1);
+    assert_int_equal(class_of(&sum, "default")->asks[STATS_CURSOR].us, 80);
+    assert_int_equal(class_of(&sum, "none")->statuses[4], 1);
+    assert_int_equal(sum.all.stmts[STATS_READ][0].us, 130);
+    assert_int_equal(sum.all.statuses[2], 2);
+    assert_int_equal(sum.class_count, 4);
+    assert_true(page_has(s,
+                         "\nsluice_statement_duration_seconds_count{class=\"gold\",kind=\"read\","
+                         "outcome=\"ok\"} 2\n"));
+    assert_true(page_has(s, "\nsluice_responses_total{class=\"none\",status=\"4xx\"} 1\n"));
+    assert_true(
+        page_has(s, "\nsluice_statement_errors_total{class=\"gold\",error=\"denied\"} 1\n"));
+    /* What did not happen is not there. */
+    assert_false(page_has(s, "class=\"gold\",route=\"cursor\""));
+    assert_false(page_has(s, "sluice_statement_errors_total{class=\"default\""));
+    assert_false(page_has(s, "class=\"other\""));
+    /* A new configuration counts from the next one on. */
+    atomic_store(&a.conf, &lead);
+    stmt(s, &a, "SELECT 1", 60, 1, 0);
+    stats_look(s, &sum);
+    assert_int_equal(class_of(&sum, "gold")->stmts[STATS_READ][0].counts[1], 2);
+    assert_int_equal(class_of(&sum, "lead")->stmts[STATS_READ][0].counts[1], 1);
+    stats_free(s);
+}
+
+static void test_too_many_classes(void **state)
+{
+    (void)state;
+    enum { COUNT = STATS_NAMED_MAX + 4 };
+    struct seen seen = {0};
+    struct stats *s = make(&seen, 0);
+    struct stats_sum sum;
+    char names[COUNT][8];
+    uint64_t before = 0;
+    for (int round = 0; round < 2; round++) {
+        if (round == 1) before = mem_alloc_count();
+        for (int i = 0; i < COUNT; i++) {
+            snprintf(names[i], sizeof names[i], "c%d", i);
+            const struct tenant_conf conf = {.class = names[i]};
+            struct tenant t = tenant("t");
+            atomic_store(&t.conf, &conf);
+            stats_ask(s, &t, STATS_V1, 200, 10, 0, 0);
+        }
+        stats_tick(s);
+    }
+    assert_int_equal(mem_alloc_count(), before);
+    assert_int_equal(seen.full, 1);
+    assert_string_equal(seen.class, names[STATS_NAMED_MAX]);
+    stats_look(s, &sum);
+    assert_int_equal(sum.class_count, STATS_CLASSES);
+    assert_int_equal(class_of(&sum, names[0])->statuses[2], 2);
+    assert_int_equal(class_of(&sum, names[STATS_NAMED_MAX - 1])->statuses[2], 2);
+    assert_int_equal(class_of(&sum, "other")->statuses[2], 2 * (COUNT - STATS_NAMED_MAX));
+    stats_free(s);
+}
+
+static void test_class_names(void **state)
+{
+    (void)state;
+    static const char *const good[] = {"a",         "default", "gold-2",
+                                       "eu.west_1", "0",       "12345678901234567890123456789012"};
+    static const char *const bad[] = {
+        "",   "Gold", "a b",  "a\"",   "a\n",      ".a",
+        "-a", "a/b",  "none", "other", "\xc3\xa4", "123456789012345678901234567890123"};
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++)
+        assert_int_equal(stats_check_class(good[i], &err), RC_OK);
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        assert_int_equal(stats_check_class(bad[i], &err), RC_INVALID);
+        assert_non_null(strstr(err.text, "class"));
+    }
+}
+
+struct learner {
+    struct stats *s;
+    unsigned first;
+};
+
+static void *learn(void *arg)
+{
+    const struct learner *l = arg;
+    for (unsigned i = 0; i < 200; i++) {
+        char name[8];
+        snprintf(name, sizeof name, "c%u", (l->first + i) % 20);
+        const struct tenant_conf conf = {.class = name};
+        struct tenant t = tenant("t");
+        atomic_store(&t.conf, &conf);
+        stats_ask(l->s, &t, STATS_V1, 200, 10, 0, 0);
+    }
+    return NULL;
+}
+
+/* Threads that meet new names at the same time: each has one place, and none is lost. */
+static void test_classes_in_threads(void **state)
+{
+    (void)state;
+    struct seen seen = {0};
+    struct stats *s = make(&seen, 0);
+    struct stats_sum sum;
+    struct learner learners[THREADS];
+    pthread_t threads[THREADS];
+    for (unsigned i = 0; i < THREADS; i++) {
+        learners[i] = (struct learner){s, i * 3};
+        assert_int_equal(thr_start(&threads[i], "learn", learn, &learners[i], &err), RC_OK);
+    }
+    for (unsigned i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+    stats_tick(s);
+    stats_look(s, &sum);
+    assert_int_equal(sum.all.statuses[2], THREADS * 200);
+    assert_int_equal(seen.full, 1);
+    for (size_t i = 3; i < sum.class_count; i++)
+        assert_int_equal(sum.classes[i].statuses[2], THREADS * 10);
+    assert_int_equal(class_of(&sum, "other")->statuses[2], THREADS * 10 * 4);
     stats_free(s);
 }
 
@@ -452,7 +617,7 @@ static void test_speed(void **state)
     int64_t stmts = os_mono_us() - since;
     since = os_mono_us();
     for (size_t i = 0; i < rounds; i++)
-        stats_ask(s, STATS_PIPELINE, 200, (int64_t)(i % 64), 100, 200);
+        stats_ask(s, NULL, STATS_PIPELINE, 200, (int64_t)(i % 64), 100, 200);
     int64_t asks = os_mono_us() - since;
     print_message("a statement: %.1f ns, a request: %.1f ns\n",
                   (double)stmts * 1000 / (double)rounds, (double)asks * 1000 / (double)rounds);
@@ -472,6 +637,10 @@ int main(void)
         cmocka_unit_test(test_slow_log),
         cmocka_unit_test(test_threads),
         cmocka_unit_test(test_page),
+        cmocka_unit_test(test_classes),
+        cmocka_unit_test(test_too_many_classes),
+        cmocka_unit_test(test_class_names),
+        cmocka_unit_test(test_classes_in_threads),
         cmocka_unit_test(test_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -113,8 +113,7 @@ enum rc client_write(struct client *c, const char *sql)
                                  .fn = done_lone,
                                  .ctx = &l,
                                  .call = c->call,
-                                 .policy = c->s.policy,
-                                 .policy_ctx = c->s.policy_ctx};
+                                 .policy = c->s.policy};
     reset(c);
     c->told = false;
     assert_int_equal(sql_writer_submit(sql_engine_writer(c->s.engine), &l.write, &c->err), RC_OK);

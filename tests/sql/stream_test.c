@@ -14,105 +14,113 @@
     "SELECT count(*) FROM (WITH RECURSIVE c(x) AS (VALUES(1) UNION ALL SELECT x+1 FROM c) "        \
     "SELECT x FROM c)"
 
+/* What a test has: an engine and two clients. */
+struct scene {
+    void (*fn)(void);
+    struct sql_engine_opts opts;
+};
+#define SCENE(test, ...)                                                                           \
+    {                                                                                              \
+        .name = #test, .test_func = run_scene, .initial_state = &(struct scene)                    \
+        {                                                                                          \
+            .fn = test, __VA_ARGS__                                                                \
+        }                                                                                          \
+    }
+
+static struct house h;
+static struct client a, b;
+
+static void run_scene(void **state)
+{
+    const struct scene *s = *state;
+    house_open(&h, s->opts);
+    client_init(&a, &h);
+    client_init(&b, &h);
+    s->fn();
+    client_fini(&a);
+    client_fini(&b);
+    house_close(&h);
+}
+
 static enum sql_way way(const struct client *c, const char *sql)
 {
     return sql_stream_way(&c->s, sql, strlen(sql));
 }
 
-static struct sql_writer_stats stats_of(struct house *h)
+static struct sql_writer_stats stats_of(void)
 {
     struct sql_engine_stats stats;
-    sql_engine_look(h->engine, &stats);
+    sql_engine_look(h.engine, &stats);
     return stats.writer;
 }
 
-static unsigned used(struct house *h)
+static unsigned used(void)
 {
     struct sql_engine_stats stats;
-    sql_engine_look(h->engine, &stats);
+    sql_engine_look(h.engine, &stats);
     return stats.conns_used;
 }
 
-static void test_ways(void **state)
+static void test_ways(void)
 {
-    (void)state;
-    struct house h;
-    struct client c;
-    house_open(&h, (struct sql_engine_opts){0});
-    client_init(&c, &h);
-    assert_int_equal(way(&c, "SELECT 1"), SQL_WAY_READ);
-    assert_int_equal(way(&c, "-- x\n WITH a AS (SELECT 1) SELECT * FROM a"), SQL_WAY_READ);
-    assert_int_equal(way(&c, "INSERT INTO t VALUES(1,1)"), SQL_WAY_GROUP);
-    assert_int_equal(way(&c, "CREATE TABLE u(a)"), SQL_WAY_GROUP);
-    assert_int_equal(way(&c, "BEGIN"), SQL_WAY_OWN);
-    assert_int_equal(way(&c, "SAVEPOINT a"), SQL_WAY_OWN);
-    assert_int_equal(way(&c, "PRAGMA foreign_keys=0"), SQL_WAY_OWN);
-    assert_int_equal(way(&c, "nonsense"), SQL_WAY_OWN);
-    c.s.all_read = true;
-    assert_int_equal(way(&c, "INSERT INTO t VALUES(1,1)"), SQL_WAY_OWN);
-    assert_int_equal(way(&c, "SELECT 1"), SQL_WAY_READ);
-    c.s.all_read = false;
-    client_ok(&c, "BEGIN");
-    assert_int_equal(way(&c, "SELECT 1"), SQL_WAY_OWN);
-    assert_int_equal(way(&c, "INSERT INTO t VALUES(1,1)"), SQL_WAY_OWN);
-    client_ok(&c, "END");
-    assert_int_equal(way(&c, "SELECT 1"), SQL_WAY_READ);
-    client_fini(&c);
-    house_close(&h);
+    assert_int_equal(way(&a, "SELECT 1"), SQL_WAY_READ);
+    assert_int_equal(way(&a, "-- x\n WITH a AS (SELECT 1) SELECT * FROM a"), SQL_WAY_READ);
+    assert_int_equal(way(&a, "INSERT INTO t VALUES(1,1)"), SQL_WAY_GROUP);
+    assert_int_equal(way(&a, "CREATE TABLE u(a)"), SQL_WAY_GROUP);
+    assert_int_equal(way(&a, "BEGIN"), SQL_WAY_OWN);
+    assert_int_equal(way(&a, "SAVEPOINT a"), SQL_WAY_OWN);
+    assert_int_equal(way(&a, "PRAGMA foreign_keys=0"), SQL_WAY_OWN);
+    assert_int_equal(way(&a, "nonsense"), SQL_WAY_OWN);
+    a.s.all_read = true;
+    assert_int_equal(way(&a, "INSERT INTO t VALUES(1,1)"), SQL_WAY_OWN);
+    assert_int_equal(way(&a, "SELECT 1"), SQL_WAY_READ);
+    a.s.all_read = false;
+    client_ok(&a, "BEGIN");
+    assert_int_equal(way(&a, "SELECT 1"), SQL_WAY_OWN);
+    assert_int_equal(way(&a, "INSERT INTO t VALUES(1,1)"), SQL_WAY_OWN);
+    client_ok(&a, "END");
+    assert_int_equal(way(&a, "SELECT 1"), SQL_WAY_READ);
 }
 
-static void test_reads_borrow(void **state)
+static void test_reads_borrow(void)
 {
-    (void)state;
-    struct house h;
-    struct client c;
     struct sql_engine_stats stats;
-    house_open(&h, (struct sql_engine_opts){0});
-    client_init(&c, &h);
-    assert_string_equal(client_ok(&c, "SELECT count(*) FROM t"), "0");
-    assert_true(sql_stream_clean(&c.s) && sql_stream_autocommit(&c.s));
-    assert_int_equal(client_do(&c, "INSERT INTO t VALUES(1,'x') RETURNING b"), RC_OK);
-    assert_string_equal((char *)c.rows.data, "x");
-    assert_int_equal(c.s.commit, 1);
-    assert_string_equal(client_ok(&c, "SELECT b FROM t"), "x"); /* its own write */
-    client_fails(&c, "SELECT nonsense", "SQL_INPUT_ERROR");
-    assert_true(sql_stream_clean(&c.s));
+    assert_string_equal(client_ok(&a, "SELECT count(*) FROM t"), "0");
+    assert_true(sql_stream_clean(&a.s) && sql_stream_autocommit(&a.s));
+    assert_int_equal(client_do(&a, "INSERT INTO t VALUES(1,'x') RETURNING b"), RC_OK);
+    assert_string_equal((char *)a.rows.data, "x");
+    assert_int_equal(a.s.commit, 1);
+    assert_string_equal(client_ok(&a, "SELECT b FROM t"), "x"); /* its own write */
+    client_fails(&a, "SELECT nonsense", "SQL_INPUT_ERROR");
+    assert_true(sql_stream_clean(&a.s));
     sql_engine_look(h.engine, &stats);
     assert_int_equal(stats.conns, 1);
     assert_int_equal(stats.conns_used, 0);
     /* It looks like a read and is none for SQLite; as a lone write it runs. */
-    assert_int_equal(client_once(&c, "EXPLAIN INSERT INTO t VALUES(2,2)"), RC_DENIED);
-    assert_int_equal(client_do(&c, "EXPLAIN INSERT INTO t VALUES(2,2)"), RC_OK);
-    assert_true(sql_stream_clean(&c.s));
-    assert_int_equal(c.asked, 0);
+    assert_int_equal(client_once(&a, "EXPLAIN INSERT INTO t VALUES(2,2)"), RC_DENIED);
+    assert_int_equal(client_do(&a, "EXPLAIN INSERT INTO t VALUES(2,2)"), RC_OK);
+    assert_true(sql_stream_clean(&a.s));
+    assert_int_equal(a.asked, 0);
     /* Given to the stream all the same, a write asks for the turn, and leaves it clean. */
-    assert_int_equal(client_once(&c, "INSERT INTO t VALUES(2,'y')"), RC_AGAIN);
-    client_ok(&c, "INSERT INTO t VALUES(2,'y')");
-    assert_int_equal(c.asked, 1);
-    assert_int_equal(c.done.affected, 1);
-    assert_int_equal(c.s.commit, stats_of(&h).commits);
-    assert_true(sql_stream_clean(&c.s));
+    assert_int_equal(client_once(&a, "INSERT INTO t VALUES(2,'y')"), RC_AGAIN);
+    client_ok(&a, "INSERT INTO t VALUES(2,'y')");
+    assert_int_equal(a.asked, 1);
+    assert_int_equal(a.done.affected, 1);
+    assert_int_equal(a.s.commit, stats_of().commits);
+    assert_true(sql_stream_clean(&a.s));
     /* Settings of the file want the turn as well, questions do not. */
-    client_ok(&c, "PRAGMA user_version=7");
-    assert_int_equal(c.asked, 2);
-    assert_string_equal(client_ok(&c, "PRAGMA user_version"), "7");
+    client_ok(&a, "PRAGMA user_version=7");
+    assert_int_equal(a.asked, 2);
+    assert_string_equal(client_ok(&a, "PRAGMA user_version"), "7");
     int before = atomic_load(&h.committed);
-    client_ok(&c, "VACUUM");
-    assert_int_equal(c.asked, 3);
+    client_ok(&a, "VACUUM");
+    assert_int_equal(a.asked, 3);
     assert_int_equal(atomic_load(&h.committed), before + 1); /* others want to hear of it */
-    assert_true(sql_stream_clean(&c.s));
-    client_fini(&c);
-    house_close(&h);
+    assert_true(sql_stream_clean(&a.s));
 }
 
-static void test_transaction(void **state)
+static void test_transaction(void)
 {
-    (void)state;
-    struct house h;
-    struct client a, b;
-    house_open(&h, (struct sql_engine_opts){0});
-    client_init(&a, &h);
-    client_init(&b, &h);
     assert_int_equal(client_once(&a, "BEGIN IMMEDIATE"), RC_AGAIN);
     assert_true(sql_stream_autocommit(&a.s));
     client_ask(&a);
@@ -153,20 +161,11 @@ static void test_transaction(void **state)
     assert_int_equal(a.s.commit, 2);
     client_fails(&a, "COMMIT", "SQLITE_UNKNOWN");
     assert_true(sql_stream_clean(&a.s));
-    client_fini(&a);
-    client_fini(&b);
-    house_close(&h);
 }
 
 /* Nobody waits for what cannot come: a snapshot that is too old to write on. */
-static void test_stale_snapshot(void **state)
+static void test_stale_snapshot(void)
 {
-    (void)state;
-    struct house h;
-    struct client a, b;
-    house_open(&h, (struct sql_engine_opts){0});
-    client_init(&a, &h);
-    client_init(&b, &h);
     client_ok(&a, "BEGIN");
     client_ok(&a, "SELECT count(*) FROM t");
     assert_int_equal(client_do(&b, "INSERT INTO t VALUES(1,'b')"), RC_OK);
@@ -186,40 +185,31 @@ static void test_stale_snapshot(void **state)
     client_ok(&a, "INSERT INTO t VALUES(2,'a')");
     client_ok(&a, "COMMIT");
     assert_string_equal(client_ok(&b, "SELECT count(*) FROM t"), "3");
-    client_fini(&a);
-    client_fini(&b);
-    house_close(&h);
 }
 
-static void hold_too_long(struct house *h, struct client *c)
+static void hold_too_long(struct client *c)
 {
-    uint64_t before = stats_of(h).timed_out;
-    while (stats_of(h).timed_out == before)
+    uint64_t before = stats_of().timed_out;
+    while (stats_of().timed_out == before)
         os_sleep_ms(5);
     assert_true(sql_turn_revoked(&c->s.turn));
 }
 
-static void test_timed_out(void **state)
+static void test_timed_out(void)
 {
-    (void)state;
-    struct house h;
-    struct client a, b;
-    house_open(&h, (struct sql_engine_opts){.hold_ms = 60});
-    client_init(&a, &h);
-    client_init(&b, &h);
     /* COMMIT fails, and that is the end of it. */
     client_ok(&a, "BEGIN");
     client_ok(&a, "INSERT INTO t VALUES(1,'lost')");
-    hold_too_long(&h, &a);
+    hold_too_long(&a);
     assert_int_equal(client_do(&b, "INSERT INTO t VALUES(1,'b')"), RC_OK);
     client_fails(&a, "COMMIT", "TRANSACTION_TIMEOUT");
     assert_true(sql_stream_clean(&a.s) && sql_stream_autocommit(&a.s));
     assert_string_equal(client_ok(&a, "SELECT b FROM t"), "b");
     /* Everything fails until ROLLBACK, which does not. */
     client_ok(&a, "BEGIN IMMEDIATE");
-    hold_too_long(&h, &a);
+    hold_too_long(&a);
     client_fails(&a, "SELECT 1", "TRANSACTION_TIMEOUT");
-    assert_int_equal(used(&h), 0); /* nothing is kept for it */
+    assert_int_equal(used(), 0); /* nothing is kept for it */
     assert_false(sql_stream_clean(&a.s));
     assert_false(sql_stream_autocommit(&a.s));
     assert_int_equal(way(&a, "SELECT 1"), SQL_WAY_OWN);
@@ -246,9 +236,6 @@ static void test_timed_out(void **state)
     client_fails(&a, "INSERT INTO t SELECT 8, (" ENDLESS ")", "TRANSACTION_TIMEOUT");
     assert_true(sql_stream_autocommit(&a.s));
     assert_string_equal(client_ok(&a, "SELECT b FROM t"), "b");
-    client_fini(&a);
-    client_fini(&b);
-    house_close(&h);
 }
 
 static enum rc never_called(void *ctx, const struct sql_description *d, struct err *err)
@@ -258,18 +245,13 @@ static enum rc never_called(void *ctx, const struct sql_description *d, struct e
     return RC_OK;
 }
 
-static void test_timed_out_scripts(void **state)
+static void test_timed_out_scripts(void)
 {
-    (void)state;
-    struct house h;
-    struct client a;
-    house_open(&h, (struct sql_engine_opts){.hold_ms = 60});
-    client_init(&a, &h);
     client_ok(&a, "CREATE TEMP TABLE mine(a)");
     assert_false(sql_stream_clean(&a.s));
     client_ok(&a, "BEGIN IMMEDIATE");
     client_ok(&a, "INSERT INTO mine VALUES(1)");
-    hold_too_long(&h, &a);
+    hold_too_long(&a);
     assert_int_equal(client_script(&a, "SELECT 1; ROLLBACK"), RC_INVALID);
     assert_string_equal(a.sql_err.code, "TRANSACTION_TIMEOUT");
     assert_int_equal(
@@ -280,12 +262,12 @@ static void test_timed_out_scripts(void **state)
     assert_true(sql_stream_autocommit(&a.s));
     assert_string_equal(client_ok(&a, "SELECT count(*) FROM mine"), "0"); /* its table is there */
     client_ok(&a, "BEGIN IMMEDIATE");
-    hold_too_long(&h, &a);
+    hold_too_long(&a);
     assert_int_equal(client_script(&a, "COMMIT; SELECT 1"), RC_INVALID);
     assert_true(sql_stream_autocommit(&a.s));
     /* The rest of the script is run, and where it fails is told in bytes of all of it. */
     client_ok(&a, "BEGIN IMMEDIATE");
-    hold_too_long(&h, &a);
+    hold_too_long(&a);
     assert_int_equal(client_script(&a, "ROLLBACK; INSERT INTO t VALUES(1,1); nonsense"),
                      RC_INVALID);
     assert_string_equal(a.sql_err.code, "SQL_PARSE_ERROR");
@@ -295,24 +277,17 @@ static void test_timed_out_scripts(void **state)
     /* The end of a hold in the middle of one. */
     assert_int_equal(client_script(&a, "INSERT INTO t VALUES(2,2); " ENDLESS), RC_INVALID);
     assert_string_equal(a.sql_err.code, "TRANSACTION_TIMEOUT");
-    assert_int_equal(a.s.commit, stats_of(&h).commits);
+    assert_int_equal(a.s.commit, stats_of().commits);
     assert_string_equal(client_ok(&a, "SELECT count(*) FROM t"), "2");
-    client_fini(&a);
-    house_close(&h);
 }
 
 /* A turn that ended before it was used was no transaction: ask again. One that ended after the
  * COMMIT has done what it was for. */
-static void test_hold_outside_of_transactions(void **state)
+static void test_hold_outside_of_transactions(void)
 {
-    (void)state;
-    struct house h;
-    struct client a;
-    house_open(&h, (struct sql_engine_opts){.hold_ms = 60});
-    client_init(&a, &h);
     assert_int_equal(client_once(&a, "BEGIN IMMEDIATE"), RC_AGAIN);
     client_ask(&a);
-    hold_too_long(&h, &a);
+    hold_too_long(&a);
     assert_int_equal(client_once(&a, "BEGIN IMMEDIATE"), RC_AGAIN);
     client_ok(&a, "BEGIN IMMEDIATE");
     client_ok(&a, "INSERT INTO t VALUES(1,1)");
@@ -323,7 +298,7 @@ static void test_hold_outside_of_transactions(void **state)
     client_ok(&a, "SELECT * FROM t");
     assert_int_equal(client_once(&a, "DELETE FROM t"), RC_AGAIN);
     client_ask(&a);
-    hold_too_long(&h, &a);
+    hold_too_long(&a);
     client_fails(&a, "DELETE FROM t", "TRANSACTION_TIMEOUT");
     client_ok(&a, "ROLLBACK");
     /* Not wanted any more. */
@@ -335,18 +310,10 @@ static void test_hold_outside_of_transactions(void **state)
     sql_stream_rest(&a.s);
     assert_true(sql_stream_clean(&a.s));
     assert_false(a.s.granted);
-    client_fini(&a);
-    house_close(&h);
 }
 
-static void test_unask(void **state)
+static void test_unask(void)
 {
-    (void)state;
-    struct house h;
-    struct client a, b;
-    house_open(&h, (struct sql_engine_opts){0});
-    client_init(&a, &h);
-    client_init(&b, &h);
     client_ok(&a, "BEGIN IMMEDIATE");
     assert_int_equal(client_once(&b, "INSERT INTO t VALUES(1,1)"), RC_AGAIN);
     client_ask(&b);
@@ -366,19 +333,10 @@ static void test_unask(void **state)
     assert_true(client_told(&b));
     client_ok(&b, "INSERT INTO t VALUES(1,1)");
     assert_string_equal(client_ok(&a, "SELECT a FROM t"), "1");
-    client_fini(&a);
-    client_fini(&b);
-    house_close(&h);
 }
 
-static void test_settings_stay(void **state)
+static void test_settings_stay(void)
 {
-    (void)state;
-    struct house h;
-    struct client a, b;
-    house_open(&h, (struct sql_engine_opts){.conn.foreign_keys = true});
-    client_init(&a, &h);
-    client_init(&b, &h);
     client_ok(&a, "PRAGMA foreign_keys=on"); /* as it is anyway */
     assert_true(sql_stream_clean(&a.s));
     client_ok(&a, "PRAGMA foreign_keys=off");
@@ -407,25 +365,17 @@ static void test_settings_stay(void **state)
     sql_stream_end(&a.s);
     for (int i = 0; i < 4; i++)
         client_fails(&a, "SELECT a FROM mine", "SQLITE_UNKNOWN");
-    client_fini(&a);
-    client_fini(&b);
-    house_close(&h);
 }
 
-static void test_scripts(void **state)
+static void test_scripts(void)
 {
-    (void)state;
-    struct house h;
-    struct client a;
-    house_open(&h, (struct sql_engine_opts){0});
-    client_init(&a, &h);
     assert_int_equal(client_script(&a, ""), RC_OK);
     assert_int_equal(client_script(&a, "SELECT 1"), RC_OK);
     assert_int_equal(a.asked, 1);
     assert_int_equal(
         client_script(&a, "BEGIN; INSERT INTO t VALUES(1,1); COMMIT; CREATE TABLE u(a);"), RC_OK);
     assert_true(sql_stream_clean(&a.s));
-    assert_int_equal(a.s.commit, stats_of(&h).commits);
+    assert_int_equal(a.s.commit, stats_of().commits);
     assert_int_equal(client_script(&a, "BEGIN; INSERT INTO t VALUES(2,2)"), RC_OK);
     assert_false(sql_stream_autocommit(&a.s));
     assert_true(a.s.granted);
@@ -443,17 +393,10 @@ static void test_scripts(void **state)
     assert_string_equal(a.sql_err.code, "SQLITE_READONLY");
     assert_false(a.s.granted);
     client_ok(&a, "COMMIT");
-    client_fini(&a);
-    house_close(&h);
 }
 
-static void test_readers(void **state)
+static void test_readers(void)
 {
-    (void)state;
-    struct house h;
-    struct client a;
-    house_open(&h, (struct sql_engine_opts){0});
-    client_init(&a, &h);
     client_ok(&a, "BEGIN TRANSACTION READONLY");
     assert_string_equal(client_ok(&a, "SELECT count(*) FROM t"), "0");
     client_fails(&a, "INSERT INTO t VALUES(1,1)", "SQLITE_READONLY");
@@ -480,28 +423,20 @@ static void test_readers(void **state)
     client_fails(&a, "INSERT INTO t VALUES(1,1)", "SQLITE_READONLY");
     assert_int_equal(client_script(&a, "DELETE FROM t"), RC_INVALID);
     assert_int_equal(a.asked, 0);
-    client_fini(&a);
-    house_close(&h);
 }
 
-static bool no_table_t(void *ctx, int action, const char *a, const char *b, const char *db)
+static bool no_table_t(const struct sql_policy *p, int action, const char *table, const char *more,
+                       const char *db)
 {
-    (void)action, (void)b, (void)db;
-    return a == NULL || strcmp(a, ctx) != 0;
+    (void)p, (void)action, (void)more, (void)db;
+    return table == NULL || strcmp(table, "t") != 0;
 }
 
-static void test_policies(void **state)
+static void test_policies(void)
 {
-    (void)state;
-    struct house h;
-    struct client a, b;
-    char t[] = "t";
-    house_open(&h, (struct sql_engine_opts){.idle_max = 1});
-    client_init(&a, &h);
-    client_init(&b, &h);
+    const struct sql_policy policy = {no_table_t, sql_policy_id()};
     for (int i = 0; i < 3; i++) { /* on the same connection in turn */
-        b.s.policy = no_table_t;
-        b.s.policy_ctx = t;
+        b.s.policy = &policy;
         assert_string_equal(client_ok(&a, "SELECT count(*) FROM t"), "0");
         client_fails(&b, "SELECT count(*) FROM t", "SQLITE_AUTH");
         client_ok(&a, "BEGIN");
@@ -513,9 +448,6 @@ static void test_policies(void **state)
         sql_stream_end(&a.s);
         sql_stream_end(&b.s);
     }
-    client_fini(&a);
-    client_fini(&b);
-    house_close(&h);
 }
 
 static enum rc describe(void *ctx, const struct sql_description *d, struct err *err)
@@ -532,33 +464,20 @@ static enum rc describe_sql(struct client *c, const char *sql)
     return sql_stream_describe(&c->s, sql, strlen(sql), describe, c, &c->sql_err, &c->err);
 }
 
-static void test_describe(void **state)
+static void test_describe(void)
 {
-    (void)state;
-    struct house h;
-    struct client c;
-    house_open(&h, (struct sql_engine_opts){0});
-    client_init(&c, &h);
-    assert_int_equal(describe_sql(&c, "SELECT b FROM t WHERE a=:x"), RC_OK);
-    assert_memory_equal(c.rows.data, "1 :x b 1", 8);
-    assert_int_equal(describe_sql(&c, "DELETE FROM t WHERE a=:x"), RC_TOO_BIG); /* fn's */
-    assert_int_equal(describe_sql(&c, "SELECT x"), RC_INVALID);
-    assert_true(sql_stream_clean(&c.s));
-    client_ok(&c, "CREATE TEMP TABLE mine(z)");
-    assert_int_equal(describe_sql(&c, "SELECT z FROM mine WHERE z=?5"), RC_OK);
-    assert_int_equal(used(&h), 1);
-    client_fini(&c);
-    house_close(&h);
+    assert_int_equal(describe_sql(&a, "SELECT b FROM t WHERE a=:x"), RC_OK);
+    assert_memory_equal(a.rows.data, "1 :x b 1", 8);
+    assert_int_equal(describe_sql(&a, "DELETE FROM t WHERE a=:x"), RC_TOO_BIG); /* fn's */
+    assert_int_equal(describe_sql(&a, "SELECT x"), RC_INVALID);
+    assert_true(sql_stream_clean(&a.s));
+    client_ok(&a, "CREATE TEMP TABLE mine(z)");
+    assert_int_equal(describe_sql(&a, "SELECT z FROM mine WHERE z=?5"), RC_OK);
+    assert_int_equal(used(), 1);
 }
 
-static void test_limits(void **state)
+static void test_limits(void)
 {
-    (void)state;
-    struct house h;
-    struct client a, b;
-    house_open(&h, (struct sql_engine_opts){.conn_max = 1});
-    client_init(&a, &h);
-    client_init(&b, &h);
     client_ok(&a, "BEGIN");
     assert_int_equal(client_run(&b, "SELECT 1"), RC_BUSY);
     assert_string_equal(b.sql_err.code, "SQLITE_BUSY");
@@ -572,9 +491,6 @@ static void test_limits(void **state)
     assert_int_equal(client_run(&b, "VALUES(1),(2)"), RC_TOO_BIG);
     b.call.deadline_ms = os_mono_ms() + 30;
     assert_int_equal(client_run(&b, ENDLESS), RC_CANCELED);
-    client_fini(&a);
-    client_fini(&b);
-    house_close(&h);
 }
 
 static void *interrupt(void *arg)
@@ -587,52 +503,45 @@ static void *interrupt(void *arg)
     return NULL;
 }
 
-static void test_interrupt(void **state)
+static void test_interrupt(void)
 {
-    (void)state;
-    struct house h;
-    struct client c;
     pthread_t thread;
-    house_open(&h, (struct sql_engine_opts){0});
-    client_init(&c, &h);
-    sql_stream_interrupt(&c.s);
-    assert_int_equal(thr_start(&thread, "interrupt", interrupt, &c, &c.err), RC_OK);
+    sql_stream_interrupt(&a.s);
+    assert_int_equal(thr_start(&thread, "interrupt", interrupt, &a, &a.err), RC_OK);
     for (int i = 0; i < 4; i++) {
-        assert_int_equal(client_once(&c, ENDLESS), RC_CANCELED);
-        assert_string_equal(c.sql_err.code, "SQLITE_INTERRUPT");
-        while (client_once(&c, "BEGIN") != RC_OK) {
+        assert_int_equal(client_once(&a, ENDLESS), RC_CANCELED);
+        assert_string_equal(a.sql_err.code, "SQLITE_INTERRUPT");
+        while (client_once(&a, "BEGIN") != RC_OK) {
         }
-        assert_int_equal(client_once(&c, ENDLESS), RC_CANCELED);
-        while (client_once(&c, "ROLLBACK") != RC_OK) {
+        assert_int_equal(client_once(&a, ENDLESS), RC_CANCELED);
+        while (client_once(&a, "ROLLBACK") != RC_OK) {
         }
-        assert_true(sql_stream_clean(&c.s));
+        assert_true(sql_stream_clean(&a.s));
     }
-    thr_lock(&c.lock);
-    c.told = true;
-    thr_unlock(&c.lock);
+    thr_lock(&a.lock);
+    a.told = true;
+    thr_unlock(&a.lock);
     pthread_join(thread, NULL);
-    client_fini(&c);
-    house_close(&h);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_ways),
-        cmocka_unit_test(test_reads_borrow),
-        cmocka_unit_test(test_transaction),
-        cmocka_unit_test(test_stale_snapshot),
-        cmocka_unit_test(test_timed_out),
-        cmocka_unit_test(test_timed_out_scripts),
-        cmocka_unit_test(test_hold_outside_of_transactions),
-        cmocka_unit_test(test_unask),
-        cmocka_unit_test(test_settings_stay),
-        cmocka_unit_test(test_scripts),
-        cmocka_unit_test(test_readers),
-        cmocka_unit_test(test_policies),
-        cmocka_unit_test(test_describe),
-        cmocka_unit_test(test_limits),
-        cmocka_unit_test(test_interrupt),
+        SCENE(test_ways),
+        SCENE(test_reads_borrow),
+        SCENE(test_transaction),
+        SCENE(test_stale_snapshot),
+        SCENE(test_timed_out, .opts.hold_ms = 60),
+        SCENE(test_timed_out_scripts, .opts.hold_ms = 60),
+        SCENE(test_hold_outside_of_transactions, .opts.hold_ms = 60),
+        SCENE(test_unask),
+        SCENE(test_settings_stay, .opts.conn.foreign_keys = true),
+        SCENE(test_scripts),
+        SCENE(test_readers),
+        SCENE(test_policies, .opts.idle_max = 1),
+        SCENE(test_describe),
+        SCENE(test_limits, .opts.conn_max = 1),
+        SCENE(test_interrupt),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

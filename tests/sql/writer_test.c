@@ -531,9 +531,10 @@ static void test_queue_is_bounded(void **state)
     end(&r);
 }
 
-static bool no_delete(void *ctx, int action, const char *a, const char *b, const char *db)
+static bool no_delete(const struct sql_policy *p, int action, const char *a, const char *b,
+                      const char *db)
 {
-    (void)ctx, (void)a, (void)b, (void)db;
+    (void)p, (void)a, (void)b, (void)db;
     return action != 9; /* SQLITE_DELETE */
 }
 
@@ -541,9 +542,10 @@ static void test_policies_are_their_own(void **state)
 {
     (void)state;
     struct rig r;
+    const struct sql_policy policy = {no_delete, sql_policy_id()};
     begin(&r);
     add(&r, "INSERT INTO t VALUES(1,1)", NULL);
-    add(&r, "DELETE FROM t", NULL)->write.policy = no_delete;
+    add(&r, "DELETE FROM t", NULL)->write.policy = &policy;
     add(&r, "DELETE FROM t WHERE a=1", NULL);
     go(&r);
     assert_int_equal(r.jobs[1].write.rc, RC_INVALID);

@@ -871,7 +871,7 @@ static void test_metadata_server(void **state)
     atomic_store(&t.fail_status, 404);
     assert_no_token(RC_DENIED, "metadata server: 404");
     peer_stop(t.http);
-    assert_no_token_in(300, RC_AGAIN, "metadata server"); /* it was named, so it must be there */
+    assert_no_token_in(1500, RC_AGAIN, "metadata server"); /* it was named, so it must be there */
 }
 
 static void test_bad_credentials(void **state)

@@ -11,18 +11,7 @@
 #include <nats/nats.h>
 #include "base/buf.h"
 #include "base/mem.h"
-#include "base/os.h"
-#include "store/conformance.h"
-#include "store/server.h"
-
-static struct server server;
-static char server_url[128], user[64], password[64];
-static struct err err;
-
-static void ok(enum rc rc)
-{
-    if (rc != RC_OK) fail_msg("%s: %s", rc_name(rc), err.text);
-}
+#include "store/password_server.h"
 
 /* A connection of the tests' own, to make buckets and to look behind the driver. */
 struct eye {
@@ -88,11 +77,6 @@ static struct store *open_as(const char *url, const char *name, const char *secr
     return s;
 }
 
-static struct store *open_right(const char *url)
-{
-    return open_as(url, user, password);
-}
-
 static enum rc add_chunks(void *ctx, const struct store_obj *obj, struct err *e)
 {
     uint64_t *count = ctx;
@@ -131,33 +115,12 @@ static void clean(const char *url)
     eye_close(&e);
 }
 
-static enum rc put_text(struct store *s, const struct call *c, const char *key, const char *text)
-{
-    struct store_bytes b;
-    struct store_body body = store_body_bytes(&b, text, strlen(text));
-    return store_put(s, c, key, &body, NULL, NULL, &err);
-}
-
-static enum rc count_one(void *ctx, const struct store_obj *obj, struct err *e)
-{
-    (void)obj, (void)e;
-    ++*(unsigned *)ctx;
-    return RC_OK;
-}
-
 static void test_wrong_password(void **state)
 {
     (void)state;
-    char url[256], byte;
-    unsigned count = 0;
+    char url[256];
     prepare(901, url);
-    struct store *s = open_as(url, user, "not the secret");
-    assert_int_equal(put_text(s, NULL, "a/k", "x"), RC_DENIED);
-    assert_null(strstr(err.text, "not the secret"));
-    assert_int_equal(store_read(s, NULL, "a/k", 0, &byte, 1, &err), RC_DENIED);
-    assert_int_equal(store_list(s, NULL, "", NULL, count_one, &count, &err), RC_DENIED);
-    assert_int_equal(store_del(s, NULL, &(const char *){"a/k"}, 1, &err), RC_DENIED);
-    store_close(s);
+    assert_wrong_password(url);
     clean(url);
 }
 
@@ -207,15 +170,6 @@ static void test_nkey(void **state)
     clean(url);
 }
 
-struct writer {
-    struct store *s;
-    atomic_uint done;
-    enum rc rc;
-    struct err err;
-};
-
-#define WRITER_COUNT 60
-
 static enum rc fill_read(void *ctx, uint64_t off, void *dst, size_t size, struct err *e)
 {
     (void)e;
@@ -248,21 +202,9 @@ static void test_restart(void **state)
 {
     (void)state;
     char url[256];
-    pthread_t thread;
-    unsigned count = 0;
     prepare(903, url);
     struct writer w = {.s = open_right(url)};
-    ok(thr_start(&thread, "writer", writer_main, &w, &err));
-    for (unsigned at = 10; at < WRITER_COUNT; at += 25) {
-        while (atomic_load(&w.done) < at && w.rc == RC_OK)
-            os_sleep_ms(1);
-        assert_int_equal(server_run(&server, "kill", ""), 0);
-        assert_int_equal(server_run(&server, "start", ""), 0);
-    }
-    pthread_join(thread, NULL);
-    if (w.rc != RC_OK) fail_msg("%s: %s", rc_name(w.rc), w.err.text);
-    ok(store_list(w.s, NULL, "", NULL, count_one, &count, &err));
-    assert_int_equal(count, WRITER_COUNT);
+    assert_restarts(&w, writer_main);
     for (unsigned i = 0; i < WRITER_COUNT; i++) {
         char key[32];
         uint8_t byte;
@@ -272,23 +214,6 @@ static void test_restart(void **state)
         assert_int_equal(byte, (uint8_t)(last * 7 + i));
     }
     store_close(w.s);
-}
-
-static void test_no_server(void **state)
-{
-    (void)state;
-    char url[256];
-    prepare(904, url);
-    struct store *s = open_right(url);
-    assert_int_equal(server_run(&server, "stop", ""), 0);
-    struct call c = {.deadline_ms = os_mono_ms() + 1500};
-    enum rc rc = put_text(s, &c, "k", "x");
-    assert_true(rc == RC_AGAIN || rc == RC_CANCELED);
-    assert_true(os_mono_ms() < c.deadline_ms + 1000);
-    assert_int_equal(server_run(&server, "start", ""), 0);
-    ok(put_text(s, NULL, "k", "x"));
-    store_close(s);
-    clean(url);
 }
 
 static void meta_put(const char *bucket, const char *subject, const char *json)
@@ -393,35 +318,19 @@ static void test_figures(void **state)
 {
     (void)state;
     char url[256];
-    unsigned count = 0, seed = 3;
+    unsigned seed = 3;
     prepare(907, url);
     struct store *s = open_right(url);
-    int64_t t[6] = {os_mono_ms()};
-    for (int i = 0; i < 200; i++) {
-        char key[32];
-        snprintf(key, sizeof key, "ltx/0/%d", i);
-        ok(put_text(s, NULL, key, key));
-    }
-    t[1] = os_mono_ms();
-    ok(store_list(s, NULL, "ltx/", NULL, count_one, &count, &err));
-    assert_int_equal(count, 200);
-    t[2] = os_mono_ms();
-    for (int i = 0; i < 200; i++) {
-        char key[32];
-        snprintf(key, sizeof key, "ltx/0/%d", i);
-        ok(store_del(s, NULL, &(const char *){key}, 1, &err));
-    }
-    t[3] = os_mono_ms();
+    put_many(s);
+    int64_t t[3] = {os_mono_ms()};
     struct store_body body = {.size = 64u << 20, .read = fill_read, .ctx = &seed};
     ok(store_put(s, NULL, "large", &body, NULL, NULL, &err));
-    t[4] = os_mono_ms();
+    t[1] = os_mono_ms();
     uint8_t byte;
     ok(store_read(s, NULL, "large", (64u << 20) - 1, &byte, 1, &err));
-    t[5] = os_mono_ms();
+    t[2] = os_mono_ms();
     assert_int_equal(byte, (uint8_t)(((64u << 20) - 1) * 7 + 3));
-    print_message("200 puts %d ms, list %d ms, 200 deletes %d ms, put 64 MiB %d ms, get %d ms\n",
-                  (int)(t[1] - t[0]), (int)(t[2] - t[1]), (int)(t[3] - t[2]), (int)(t[4] - t[3]),
-                  (int)(t[5] - t[4]));
+    print_message("put 64 MiB %d ms, get %d ms\n", (int)(t[1] - t[0]), (int)(t[2] - t[1]));
     store_close(s);
     clean(url);
 }
@@ -441,9 +350,7 @@ static int run(void)
         cmocka_unit_test(test_no_server),
         cmocka_unit_test(test_figures),
     };
-    server_value(&server, "URL", server_url, sizeof server_url);
-    server_value(&server, "USERNAME", user, sizeof user);
-    server_value(&server, "PASSWORD", password, sizeof password);
+    take_values();
     return conformance_run(&row) + cmocka_run_group_tests(tests, NULL, NULL);
 }
 

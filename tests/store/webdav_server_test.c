@@ -11,18 +11,7 @@
 #include <cmocka.h>
 #include "base/buf.h"
 #include "base/mem.h"
-#include "base/os.h"
-#include "store/conformance.h"
-#include "store/server.h"
-
-static struct server server;
-static char server_url[128], user[64], password[64];
-static struct err err;
-
-static void ok(enum rc rc)
-{
-    if (rc != RC_OK) fail_msg("%s: %s", rc_name(rc), err.text);
-}
+#include "store/password_server.h"
 
 static struct store *open_as(const char *url, const char *name, const char *secret)
 {
@@ -32,11 +21,6 @@ static struct store *open_as(const char *url, const char *name, const char *secr
     const struct store_conf conf = {.url = url, .settings = settings, .setting_count = 2};
     ok(store_open_conf(&conf, &s, &err));
     return s;
-}
-
-static struct store *open_right(const char *url)
-{
-    return open_as(url, user, password);
 }
 
 /* The root is not there yet: the first put makes its collections. */
@@ -62,34 +46,13 @@ static void clean(const char *url)
     assert_int_not_equal(access(path, F_OK), 0);
 }
 
-static enum rc put_text(struct store *s, const struct call *c, const char *key, const char *text)
-{
-    struct store_bytes b;
-    struct store_body body = store_body_bytes(&b, text, strlen(text));
-    return store_put(s, c, key, &body, NULL, NULL, &err);
-}
-
-static enum rc count_one(void *ctx, const struct store_obj *obj, struct err *e)
-{
-    (void)obj, (void)e;
-    ++*(unsigned *)ctx;
-    return RC_OK;
-}
-
 static void test_wrong_password(void **state)
 {
     (void)state;
-    char url[256], byte;
-    unsigned count = 0;
+    char url[256];
     prepare(900, url);
-    struct store *s = open_as(url, user, "not the secret");
-    assert_int_equal(put_text(s, NULL, "a/k", "x"), RC_DENIED);
-    assert_null(strstr(err.text, "not the secret"));
-    assert_int_equal(store_read(s, NULL, "a/k", 0, &byte, 1, &err), RC_DENIED);
-    assert_int_equal(store_list(s, NULL, "", NULL, count_one, &count, &err), RC_DENIED);
-    assert_int_equal(store_del(s, NULL, &(const char *){"a/k"}, 1, &err), RC_DENIED);
-    store_close(s);
-    s = open_as(url, "", "");
+    assert_wrong_password(url);
+    struct store *s = open_as(url, "", "");
     assert_int_equal(put_text(s, NULL, "a/k", "x"), RC_DENIED);
     store_close(s);
 }
@@ -164,15 +127,6 @@ static void test_stale_files(void **state)
     clean(url);
 }
 
-struct writer {
-    struct store *s;
-    atomic_uint done;
-    enum rc rc;
-    struct err err;
-};
-
-#define WRITER_COUNT 60
-
 static void *writer_main(void *arg)
 {
     struct writer *w = arg;
@@ -193,21 +147,9 @@ static void test_restart(void **state)
 {
     (void)state;
     char url[256];
-    pthread_t thread;
-    unsigned count = 0;
     prepare_plain(903, url);
     struct writer w = {.s = open_right(url)};
-    ok(thr_start(&thread, "writer", writer_main, &w, &err));
-    for (unsigned at = 10; at < WRITER_COUNT; at += 25) {
-        while (atomic_load(&w.done) < at && w.rc == RC_OK)
-            os_sleep_ms(1);
-        assert_int_equal(server_run(&server, "kill", ""), 0);
-        assert_int_equal(server_run(&server, "start", ""), 0);
-    }
-    pthread_join(thread, NULL);
-    if (w.rc != RC_OK) fail_msg("%s: %s", rc_name(w.rc), w.err.text);
-    ok(store_list(w.s, NULL, "", NULL, count_one, &count, &err));
-    assert_int_equal(count, WRITER_COUNT);
+    assert_restarts(&w, writer_main);
     store_close(w.s);
     char path[256];
     snprintf(path, sizeof path, "%s/www/plain/c903", server.dir);
@@ -278,48 +220,13 @@ static void test_overwrite_same_size(void **state)
     clean(url);
 }
 
-/* Without a server: a clear end before the deadline. */
-static void test_no_server(void **state)
-{
-    (void)state;
-    char url[256];
-    prepare(904, url);
-    struct store *s = open_right(url);
-    assert_int_equal(server_run(&server, "stop", ""), 0);
-    struct call c = {.deadline_ms = os_mono_ms() + 1500};
-    enum rc rc = put_text(s, &c, "k", "x");
-    assert_true(rc == RC_AGAIN || rc == RC_CANCELED);
-    assert_true(os_mono_ms() < c.deadline_ms + 1000);
-    assert_int_equal(server_run(&server, "start", ""), 0);
-    ok(put_text(s, NULL, "k", "x"));
-    store_close(s);
-    clean(url);
-}
-
 static void test_figures(void **state)
 {
     (void)state;
     char url[256];
     prepare(905, url);
     struct store *s = open_right(url);
-    int64_t start = os_mono_ms();
-    for (int i = 0; i < 200; i++) {
-        char key[32];
-        snprintf(key, sizeof key, "ltx/0/%d", i);
-        ok(put_text(s, NULL, key, key));
-    }
-    int64_t put = os_mono_ms();
-    unsigned count = 0;
-    ok(store_list(s, NULL, "ltx/", NULL, count_one, &count, &err));
-    assert_int_equal(count, 200);
-    int64_t listed = os_mono_ms();
-    for (int i = 0; i < 200; i++) {
-        char key[32];
-        snprintf(key, sizeof key, "ltx/0/%d", i);
-        ok(store_del(s, NULL, &(const char *){key}, 1, &err));
-    }
-    print_message("200 puts %d ms, list %d ms, 200 deletes %d ms\n", (int)(put - start),
-                  (int)(listed - put), (int)(os_mono_ms() - listed));
+    put_many(s);
     store_close(s);
     clean(url);
 }
@@ -338,9 +245,7 @@ static int run(void)
         cmocka_unit_test(test_overwrite_same_size),
         cmocka_unit_test(test_figures),
     };
-    server_value(&server, "URL", server_url, sizeof server_url);
-    server_value(&server, "USERNAME", user, sizeof user);
-    server_value(&server, "PASSWORD", password, sizeof password);
+    take_values();
     /* Apache takes the size of a file before it opens it, so now and then an overwrite gives a
      * reader the old length and the new bytes. The suite sees that, since its sizes differ. */
     cmocka_set_skip_filter("test_overwrite_is_atomic");

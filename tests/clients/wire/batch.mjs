@@ -1,9 +1,10 @@
 /*
  * batch.mjs -- batches and their conditions, cursors, the stateless version 1 and the old POST /.
  */
+import http from 'node:http';
 import { assert } from '../lib/check.mjs';
 import { batch, checkError, close, cond, execute, good, int, makeBatch, one } from './api.mjs';
-import { outcomes, pipeline, post, run, table, text, unique, value } from './api.mjs';
+import { outcomes, pipeline, post, run, table, text, unique, url, value } from './api.mjs';
 import { upTo } from '../lib/sql.mjs';
 
 const bad = 'SELECT * FROM no_table';
@@ -218,6 +219,40 @@ const conditions = [
     ],
 ];
 
+/* Sends a cursor and resolves to its baton as soon as `enough` says so of the lines so far; the
+ * rest of the answer is not read, and the connection is closed. */
+function leaveCursor(baton, sql, enough) {
+    const { hostname: host, port } = new URL(url);
+    return new Promise((resolve, reject) => {
+        const where = { host, port, path: '/v3/cursor', method: 'POST', agent: false };
+        const req = http.request(where, (res) => {
+            let lines = '';
+            res.on('data', (part) => {
+                lines += part;
+                if (!enough(lines)) return;
+                resolve(JSON.parse(lines.slice(0, lines.indexOf('\n'))).baton);
+                res.destroy();
+            });
+            res.on('end', () => reject(new Error(`not enough: ${lines.slice(-200)}`)));
+        });
+        req.on('error', reject);
+        req.end(JSON.stringify({ baton, batch: makeBatch([sql]) }));
+    });
+}
+
+async function transactionAroundCursor(rows, enough) {
+    const name = await table();
+    const insert = execute(`INSERT INTO ${name}(v) VALUES (1)`);
+    const { baton } = await good([execute('BEGIN'), insert]);
+    const next = await leaveCursor(baton, `${upTo(rows)} SELECT i FROM n`, enough);
+    const { results } = await good([insert, execute('COMMIT'), close], { baton: next });
+    assert.deepEqual(
+        results.map((result) => result.type),
+        ['ok', 'ok', 'ok'],
+    );
+    assert.equal(await count(name), 2);
+}
+
 const cursors = [
     [
         "a cursor's first line has a baton",
@@ -323,6 +358,21 @@ const cursors = [
             assert.equal(end.results[0].response.is_autocommit, false);
             assert.equal(await count(name), 1);
         },
+    ],
+    [
+        'a client may leave a cursor in the middle and go on with its transaction',
+        async () => {
+            for (const rows of [5000, 50000, 500000])
+                await transactionAroundCursor(rows, (lines) => lines.includes('"row"'));
+        },
+    ],
+    [
+        'a client may come back as soon as it has the last entry',
+        async () => {
+            for (let i = 0; i < 20; i++)
+                await transactionAroundCursor(5000, (lines) => lines.includes('"step_end"'));
+        },
+        { sqld: 'the stream is lost, or hangs' },
     ],
     [
         '100000 rows through a cursor',

@@ -346,6 +346,27 @@ const streams = [
     ],
 ];
 
+const half = Buffer.from([0x22, 0xf0, 0x9f]);
+const surrogate = Buffer.from([0x22, 0xed, 0xa0, 0x80, 0x22]);
+
+function twoTexts(ws) {
+    ws.frame({ opcode: 1, fin: false, payload: Buffer.from('{') });
+    ws.frame({ opcode: 1, payload: Buffer.from('}') });
+}
+
+function closeWith(ws, bytes) {
+    ws.frame({ opcode: 8, payload: Buffer.from(bytes) });
+}
+
+/* The beginning of a frame that says so many bytes will come. */
+function claim(ws, length) {
+    const head = Buffer.alloc(20);
+    head[0] = 0x82;
+    head[1] = 0xff;
+    head.writeBigUInt64BE(length, 2);
+    ws.socket.write(head);
+}
+
 const frames = [
     [
         'a ping is answered with its own words',
@@ -493,6 +514,58 @@ const frames = [
             );
             assert.ok([1007, 'end'].includes(code), String(code));
         },
+    ],
+    [
+        'a character may be cut in two by fragments',
+        async () => {
+            await withStream('hrana3', async (ws) => {
+                const request = { ...execute('SELECT ?', { args: [text('\u{1f600}')] }) };
+                const bytes = Buffer.from(
+                    JSON.stringify({ type: 'request', request_id: 77, request }),
+                );
+                const at = bytes.indexOf(0xf0) + 2;
+                ws.frame({ fin: false, opcode: 1, payload: bytes.subarray(0, at) });
+                ws.frame({ opcode: 9, payload: Buffer.alloc(125, 1) });
+                ws.frame({ fin: false, opcode: 0 });
+                ws.frame({ opcode: 0, payload: bytes.subarray(at) });
+                const pong = await ws.next();
+                assert.equal(pong.type, 'pong');
+                assert.equal(pong.data.length, 125);
+                const { response } = await ws.json();
+                assert.deepEqual(response.result.rows, [[text('\u{1f600}')]]);
+            });
+        },
+    ],
+    [
+        'corners of RFC 6455 end with the code that it names',
+        async () => {
+            const wrong = [
+                ['reserved bit 2', (ws) => ws.frame({ opcode: 1, rsv: 2 }), 1002],
+                ['reserved bit 3', (ws) => ws.frame({ opcode: 2, rsv: 1 }), 1002],
+                ['a reserved bit of a ping', (ws) => ws.frame({ opcode: 9, rsv: 4 }), 1002],
+                ['reserved opcode 7', (ws) => ws.frame({ opcode: 7 }), 1002],
+                ['reserved opcode 11', (ws) => ws.frame({ opcode: 11 }), 1002],
+                ['a new text inside of another', twoTexts, 1002],
+                ['a close in fragments', (ws) => ws.frame({ opcode: 8, fin: false }), 1002],
+                ['a close of 1 byte', (ws) => closeWith(ws, [3]), 1002],
+                ['a close with 1005', (ws) => ws.close(1005), 1002],
+                ['a close with 999', (ws) => ws.close(999), 1002],
+                ['a close with 1015', (ws) => ws.close(1015), 1002],
+                ['a close with 5000', (ws) => ws.close(5000), 1002],
+                ['a close with a bad text', (ws) => closeWith(ws, [3, 232, 0xff]), 1007],
+                ['an empty close', (ws) => closeWith(ws, []), 1005],
+                ['a close with 4000', (ws) => ws.close(4000), 4000],
+                ['half a character', (ws) => ws.frame({ opcode: 1, payload: half }), 1007],
+                ['a surrogate', (ws) => ws.frame({ opcode: 1, payload: surrogate }), 1007],
+                ['a length above 2^63', (ws) => claim(ws, 2n ** 63n + 1n), 1002],
+                ['a length of 1 TB', (ws) => claim(ws, 2n ** 40n), 1009],
+            ];
+            for (const [what, fn, want] of wrong) {
+                const code = await closedWith(fn).catch((error) => error.message);
+                assert.equal(code, want, what);
+            }
+        },
+        { sqld: 'the connection is cut without a close' },
     ],
     [
         'connections that are cut off do no harm',
