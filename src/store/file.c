@@ -78,6 +78,9 @@ static enum rc file_list(struct store *s, const struct call *c, const char *pref
                          const struct store_list_opts *opts, store_list_fn *fn, void *ctx,
                          struct err *err);
 static enum rc file_del(struct store *s, const struct call *c, const char *key, struct err *err);
+static enum rc file_del_many(struct store *s, const struct call *c, const char *const *keys,
+                             size_t key_count, struct err *err);
+static enum rc del_seal(const char *folder, struct err *err);
 
 static void path_clean(char *path);
 static void object_path(const struct file_store *f, const char *key, char path[PATH_SIZE]);
@@ -112,6 +115,7 @@ const struct store_ops store_file_ops = {
     .get = file_get,
     .list = file_list,
     .del = file_del,
+    .del_many = file_del_many,
 };
 
 /* A host part becomes the first folder, as in Litestream: "file://a/b" is "/a/b". */
@@ -236,13 +240,35 @@ static enum rc file_list(struct store *s, const struct call *c, const char *pref
 
 static enum rc file_del(struct store *s, const struct call *c, const char *key, struct err *err)
 {
-    char path[PATH_SIZE];
-    (void)c;
-    store_count(s, STORE_OP_DEL, true, 0, 0);
-    object_path((struct file_store *)s, key, path);
-    if (os_unlink(path, err) == RC_OK) return RC_OK;
-    if (err->sys == ENOENT || err->sys == ENOTDIR || err->sys == EISDIR) return RC_OK;
-    return err->rc;
+    return file_del_many(s, c, &key, 1, err);
+}
+
+/* What was deleted stays so, also where an earlier try had come that far and no further. Keys of
+ * one folder mostly stand together, so it is made durable once. */
+static enum rc file_del_many(struct store *s, const struct call *c, const char *const *keys,
+                             size_t key_count, struct err *err)
+{
+    char path[PATH_SIZE], folder[FOLDER_SIZE], before[FOLDER_SIZE] = "";
+    for (size_t i = 0; i < key_count; i++) {
+        TRY(call_check(c, err));
+        store_count(s, STORE_OP_DEL, true, 0, 0);
+        object_path((struct file_store *)s, keys[i], path);
+        enum rc rc = os_unlink(path, err);
+        bool none =
+            rc != RC_OK && (err->sys == ENOENT || err->sys == ENOTDIR || err->sys == EISDIR);
+        if (rc != RC_OK && !none) return rc;
+        folder_of(path, folder);
+        if (before[0] != '\0' && strcmp(folder, before) != 0) TRY(del_seal(before, err));
+        memcpy(before, folder, strlen(folder) + 1);
+    }
+    return before[0] != '\0' ? del_seal(before, err) : RC_OK;
+}
+
+/* A folder that is not there has nothing to keep. */
+static enum rc del_seal(const char *folder, struct err *err)
+{
+    if (os_fsync_dir(folder, err) == RC_OK) return RC_OK;
+    return err->sys == ENOENT || err->sys == ENOTDIR ? RC_OK : err->rc;
 }
 
 /* Drop "//", "/./", "/../" and a slash at the end, by the letters alone as Litestream does. */

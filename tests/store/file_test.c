@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <cmocka.h>
 #include "../../src/store/file.c"
+#include "base/fault.h"
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/wait.h>
@@ -130,6 +131,31 @@ static void test_foreign_names(void **state)
     assert_int_equal(store_read(store, NULL, "dangling", 0, &byte, 1, &err), RC_NOT_FOUND);
     assert_int_equal(store_del(store, NULL, &(const char *){"empty"}, 1, &err), RC_OK);
     assert_int_equal(access(at("empty/folder"), F_OK), 0);
+}
+
+/* What is deleted must not come back after a power failure: once a folder, and also for what is not
+ * there any more, since who deleted it may have failed after that. */
+static void test_del_lasts(void **state)
+{
+    const char *keys[] = {"d/a", "d/b", "d/gone", "e/c"};
+    (void)state;
+    for (int round = 0; round < 2; round++) {
+        assert_int_equal(put("d/a", "x", false), RC_OK);
+        assert_int_equal(put("d/b", "x", false), RC_OK);
+        assert_int_equal(put("e/c", "x", false), RC_OK);
+        /* 4 deletions, and for each folder open and fsync. */
+        fault_arm(FAULT_SYSCALL, round == 0 ? 6 : 8, false);
+        assert_int_not_equal(store_del(store, NULL, keys, 4, &err), RC_OK);
+        assert_true(fault_fired());
+        assert_string_equal(fault_last(), "fsync");
+        fault_arm(0, 0, false);
+        assert_int_equal(store_del(store, NULL, keys, 4, &err), RC_OK);
+        assert_list(store, "", "");
+    }
+    fault_arm(FAULT_SYSCALL, 1000, false);
+    assert_int_equal(store_del(store, NULL, keys, 4, &err), RC_OK);
+    assert_int_equal(fault_count(), 8);
+    fault_arm(0, 0, false);
 }
 
 /* None of these may look as if another writer had won, or as if something were missing. */
@@ -308,15 +334,11 @@ static void test_full_disk(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        CASE(test_files_are_plain),
-        CASE(test_foreign_names),
-        CASE(test_put_in_the_way),
-        CASE(test_tmp_vanishes),
-        CASE(test_root_is_a_file),
-        CASE(test_symbolic_links),
-        CASE(test_create_by_link),
-        CASE(test_sweep),
-        CASE(test_small_calls_allocate_nothing),
+        CASE(test_files_are_plain), CASE(test_foreign_names),
+        CASE(test_del_lasts),       CASE(test_put_in_the_way),
+        CASE(test_tmp_vanishes),    CASE(test_root_is_a_file),
+        CASE(test_symbolic_links),  CASE(test_create_by_link),
+        CASE(test_sweep),           CASE(test_small_calls_allocate_nothing),
         CASE(test_full_disk),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
