@@ -85,7 +85,13 @@ enum rc cli_open_replica(struct cli *c, const char *name, struct cli_replica *re
             return err_set(err, RC_INVALID, "cannot specify a replica URL and the -config flag");
         TRY(config_replica_from_url(name, &r.own, err));
     } else {
-        TRY(cli_load_config(c, &r.cfg, err));
+        enum rc rc = cli_load_config(c, &r.cfg, err);
+        if (rc == RC_NOT_FOUND && !opts_given(&c->opts, "config"))
+            return err_wrap(err,
+                            "'%s' is no URL and no folder, so it must be a database of the "
+                            "configuration",
+                            name);
+        TRY(rc);
         if (config_find_db(r.cfg, name, &r.db, err) != RC_OK) {
             cli_hint(c, "sluice databases -config %s", r.cfg->file);
             return err->rc;

@@ -351,6 +351,9 @@ static enum rc set_up(struct tenants *ts, struct err *err)
         snprintf(path, sizeof path, "%s%s", dir, folders[i]);
         TRY(tenants_mkdir(path, err));
     }
+    /* Now, by one thread: first uploads would take a folder for durable that another just makes. */
+    snprintf(path, sizeof path, "%s/backup", dir);
+    if (ts->embedded) TRY(tenants_mkdir(path, err));
     TRY(take_lock(ts, err));
     snprintf(path, sizeof path, "%s/tenants/x", dir);
     TRY(config_from_args(path, dir, &ts->base, err));

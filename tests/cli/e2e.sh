@@ -130,6 +130,7 @@ run restore "$url" && fails "Error: -o is required when restoring from a replica
 Try: sluice restore -o /path/to/db $url"
 run restore && is 1 && err_has 'Error: database path or replica URL required'
 run restore -o a b c && is 1 && err_has 'Error: too many arguments'
+[ -e /etc/litestream.yml ] || { run restore -o a "$dir/nowhere" && is 1 && err_has "'$dir/nowhere' is no URL and no folder"; }
 run restore -o r.db "$url" && is 0 && err '' && out_has 'msg="restored database"' && out_has "$two"
 holds test "$(wc -c <r.db)" -gt 0
 cp r.db newest.db
