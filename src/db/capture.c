@@ -8,6 +8,8 @@
  *      +---- replaced, lock lost, chain broken (then: compare at the next sync) ----+
  */
 #include "db/capture.h"
+#include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include "base/mem.h"
 
@@ -34,6 +36,7 @@ struct capture {
     bool restart_ok;        /* one WAL restart would lose nothing (capture.h) */
     bool drained;           /* captured at least up to the commit that the hold stands at */
     bool switched;
+    bool wal_named;        /* the name of the WAL is durable (relaxed) */
     uint32_t wait_frames;  /* readers stayed too long: not before this many are they waited for */
     uint32_t retry_frames; /* readers held the last checkpoint back: not before this many */
 };
@@ -68,6 +71,7 @@ static enum rc write_snapshot(struct capture *cap, struct batch_scratch *s,
                               struct err *err);
 static enum rc seal(struct capture *cap, struct batch_scratch *s, const struct batch_done *done,
                     struct capture_result *res, struct err *err);
+static enum rc commits_to_disk(struct capture *cap, struct err *err);
 static void next_batch(const struct capture *cap, struct batch_spec *spec);
 static enum rc checkpoint_now(struct capture *cap, struct batch_scratch *s,
                               const struct wal_index *x, struct capture_result *res,
@@ -112,7 +116,7 @@ void capture_detach(struct capture *cap)
 {
     source_close(cap->src);
     cap->src = NULL;
-    cap->compare = cap->restart_ok = cap->drained = false;
+    cap->compare = cap->restart_ok = cap->drained = cap->wal_named = false;
     cap->retry_frames = cap->wait_frames = 0;
     if (cap->st != NULL) cap->pos = *state_pos(cap->st);
 }
@@ -532,7 +536,8 @@ static void next_batch(const struct capture *cap, struct batch_spec *spec)
 static enum rc seal(struct capture *cap, struct batch_scratch *s, const struct batch_done *done,
                     struct capture_result *res, struct err *err)
 {
-    enum rc rc = batch_seal(s, cap->st, done, err);
+    enum rc rc = cap->opts.relaxed ? commits_to_disk(cap, err) : RC_OK;
+    if (rc == RC_OK) rc = batch_seal(s, cap->st, done, err);
     if (rc != RC_OK) {
         /* Perhaps the batch is there, perhaps its hashes are half written: replay decides. */
         capture_detach(cap);
@@ -544,6 +549,24 @@ static enum rc seal(struct capture *cap, struct batch_scratch *s, const struct b
     res->txid = done->after.txid;
     res->pages += done->pages;
     res->size += done->size;
+    return RC_OK;
+}
+
+/* What is not in the WAL any more was made durable by the checkpoint that took it from there. */
+static enum rc commits_to_disk(struct capture *cap, struct err *err)
+{
+    const char *path = source_wal_path(cap->src), *slash = strrchr(path, '/');
+    char folder[OS_PATH_MAX];
+    CLEANUP(os_closep) int fd = -1;
+    enum rc rc = os_open(path, O_RDONLY, 0, &fd, err);
+    if (rc == RC_NOT_FOUND) return RC_OK;
+    TRY(rc);
+    if (os_fsync(fd, err) != RC_OK) return err_wrap(err, "'%s'", path);
+    if (cap->wal_named) return RC_OK;
+    snprintf(folder, sizeof folder, "%.*s", slash != NULL ? (int)(slash - path) + 1 : 1,
+             slash != NULL ? path : ".");
+    TRY(os_fsync_dir(folder, err));
+    cap->wal_named = true;
     return RC_OK;
 }
 
@@ -583,8 +606,8 @@ static enum rc checkpoint_now(struct capture *cap, struct batch_scratch *s,
 static void await_readers(struct capture *cap, uint32_t frames)
 {
     bool committed = false;
-    bool gone = cap->restart_ok &&
-                source_await_readers(cap->src, cap->opts.readers_wait_ms, &committed);
+    bool gone =
+        cap->restart_ok && source_await_readers(cap->src, cap->opts.readers_wait_ms, &committed);
     cap->wait_frames = gone || committed ? 0 : frames + frames / 2;
 }
 

@@ -30,6 +30,8 @@ struct capture_opts {
     int readers_wait_ms;       /* writers may wait so long for readers, so that a WAL that grows can
                                 * begin anew; 0: never */
     uint64_t sync_bytes_max;   /* WAL bytes in a batch, softly; 0: no limit */
+    bool relaxed; /* commits do not wait for the disk: bring them there before they are staged, so
+                   * that no log ever knows more than what a power failure leaves of the database */
 };
 
 enum capture_why { /* why a batch holds more than the WAL's news */

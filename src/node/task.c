@@ -143,6 +143,7 @@ enum rc task_new(const struct config *cfg, const struct config_db *db,
         .truncate_pages = truncate < 0 ? 0 : (uint32_t)truncate,
         .readers_wait_ms = t->pools.readers_wait_ms,
         .sync_bytes_max = (uint64_t)db->max_sync_wal_bytes,
+        .relaxed = t->pools.relaxed,
     };
     enum rc rc = config_replica_open(&db->replica, &t->store, err);
     t->log.store = t->store;

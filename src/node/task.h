@@ -43,6 +43,7 @@ struct task_pools {
     const atomic_bool *cancel; /* true: give up calls to the store; NULL: never */
     int64_t sleep_after_ms;    /* idle so long: let go of a small database; 0: 10 s */
     int readers_wait_ms;       /* see capture.h; 0: none of the application's writers waits */
+    bool relaxed;              /* see capture.h */
     bool quiet;                /* that it replicates is logged at debug level */
 };
 struct task;

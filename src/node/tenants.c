@@ -123,6 +123,7 @@ enum rc tenants_new(const struct tenants_opts *opts, struct tenants **ret_ts, st
                                     .bell = o->bell,
                                     .trim = &ts->trim,
                                     .readers_wait_ms = READERS_WAIT_MS,
+                                    .relaxed = !o->full_sync,
                                     .quiet = true};
     pthread_mutex_init(&ts->keeper_lock, NULL);
     pthread_mutex_init(&ts->configure_lock, NULL);

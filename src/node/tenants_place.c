@@ -31,6 +31,7 @@
 
 static bool take_now(struct tenants *ts, int64_t reside_ms);
 static enum rc queue(struct tenants *ts, const char *name, struct tenant_place *p, struct err *err);
+static bool lets_in(struct tenants *ts, const char *name);
 static enum rc too_many(const struct tenants *ts, struct err *err);
 static unsigned drains_max(const struct tenants *ts);
 static enum rc wait_for_drains(struct tenants *ts, struct err *err);
@@ -91,7 +92,12 @@ enum rc place_wait(struct tenants *ts, const char *name, struct tenant_place *p,
     if (p->gone != NULL && atomic_load(p->gone))
         return err_set(err, RC_CANCELED, "the client has gone");
     if (p->state == TENANT_PLACE_LATE || os_mono_ms() >= p->deadline_ms) return too_many(ts, err);
-    return queue(ts, name, p, err);
+    char copy[AUTH_NAME_MAX + 1];
+    snprintf(copy, sizeof copy, "%s", name);
+    enum rc rc = queue(ts, name, p, err);
+    /* Who opened it, or its door, before it was in the queue has not called it. */
+    if (rc == RC_AGAIN && lets_in(ts, copy)) places_call_for(ts, copy);
+    return rc;
 }
 
 void places_call(struct tenants *ts)
@@ -188,6 +194,16 @@ static enum rc queue(struct tenants *ts, const char *name, struct tenant_place *
     if (fits) return err_set(err, RC_AGAIN, "it waits until one database less is in use");
     return err_set(err, RC_BUSY, "%u databases are open and in use, and %u requests wait already",
                    ts->opts.open_max, count);
+}
+
+static bool lets_in(struct tenants *ts, const char *name)
+{
+    struct shard *sh = tenants_shard(ts, name);
+    thr_lock(&sh->lock);
+    const struct slot *s = tenants_find(sh, name);
+    bool yes = s != NULL && s->state == SLOT_OPEN && !s->wanted && !place_door_is_shut(s, NULL);
+    thr_unlock(&sh->lock);
+    return yes;
 }
 
 static enum rc too_many(const struct tenants *ts, struct err *err)

@@ -28,7 +28,6 @@ struct stored_wait {
 static enum rc start_task(struct slot *s, struct err *err);
 static enum rc start_engine(struct slot *s, struct err *err);
 static uint64_t page_size_of(const char *path);
-static bool on_disk(const struct slot *s);
 static void remember(struct slot *s);
 static void on_commit(void *ctx);
 static void on_stored(struct tenant_wait *w, enum rc rc, const struct err *err);
@@ -112,7 +111,7 @@ void slot_end_task(struct slot *s, bool whole)
     s->task = NULL;
     atomic_fetch_add(&s->ts->closed, 1);
     tenants_path(s->ts, s->t.name, TENANT_MARK, mark);
-    if (whole && on_disk(s))
+    if (whole)
         (void)!os_unlink(mark, &ignored);
     else
         atomic_fetch_add(&s->ts->parked, 1);
@@ -229,18 +228,6 @@ static uint64_t page_size_of(const char *path)
         return PAGE_SIZE;
     uint64_t size = get_be16(head + 16);
     return size == 1 ? 65536 : size < 512 ? PAGE_SIZE : size;
-}
-
-/* Relaxed commits do not wait for the disk, and the log may have them before it: a power failure
- * would then leave less here than there, and without the mark nobody would look. */
-static bool on_disk(const struct slot *s)
-{
-    char wal[OS_PATH_MAX + 8];
-    struct err ignored;
-    if (s->ts->opts.full_sync) return true;
-    snprintf(wal, sizeof wal, "%s-wal", s->path);
-    enum rc rc = tenants_fsync_file(wal, &ignored);
-    return rc == RC_OK || rc == RC_NOT_FOUND;
 }
 
 /* What its writer has done would be gone with it. */

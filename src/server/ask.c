@@ -35,6 +35,7 @@ void ask_handle(void *server, struct http_req *r)
     a->server = s;
     a->http = r;
     a->since_us = os_mono_us();
+    a->class = stats_class(s->stats, NULL);
     http_set_data(r, a, free_ask);
     atomic_fetch_add_explicit(&s->asks, 1, memory_order_relaxed);
     enum rc rc = route_find(http_method(r), http_path(r), wants_upgrade(r), &a->target, &err);
@@ -171,7 +172,7 @@ static void note(struct ask *a)
     if (a->target.route == ROUTE_PIPELINE) route = STATS_PIPELINE;
     if (a->target.route == ROUTE_CURSOR) route = STATS_CURSOR;
     if (a->target.route == ROUTE_V1_EXECUTE || a->target.route == ROUTE_V1_BATCH) route = STATS_V1;
-    stats_ask(a->server->stats, a->tenant, route, status, end_us - a->since_us, size, sent);
+    stats_ask(a->server->stats, a->class, route, status, end_us - a->since_us, size, sent);
 }
 
 /* Nobody without a token makes us open a database. */
@@ -224,6 +225,7 @@ static void go(struct ask *a)
     struct sql_error e;
     const char *header = http_header(a->http, "authorization");
     const struct tenant_conf *conf = atomic_load(&a->tenant->conf);
+    a->class = stats_class(a->server->stats, a->tenant);
     grant_unref(a->grant);
     a->grant = NULL;
     enum rc rc = auth_header(a->server->auth, header, conf->jwt_key, &a->grant, &e, &err);

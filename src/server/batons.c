@@ -26,9 +26,14 @@
 
 struct live {
     struct live *next;
-    struct session *session; /* NULL: promised */
+    const char *tenant;      /* of a promise, which has its tenant counted */
+    struct session *session; /* NULL: promised, or at rest */
+    struct stored stored;    /* at rest: what a clean baton would carry */
+    struct sql_last last;
     uint64_t id, seq;
     int64_t until_ms;
+    bool kept;
+    bool dropped; /* promised, and its tenant goes */
     bool awaited; /* somebody waits for it; one is enough */
 };
 struct batons {
@@ -53,14 +58,17 @@ static enum rc put_clean(const struct session *s, struct buf *bytes, struct err 
 static enum rc take_clean(const struct buf *bytes, struct stored *stored, struct sql_last *last,
                           struct err *err);
 static enum rc take_live(struct batons *b, const struct buf *bytes, int64_t wait_ms,
-                         struct session **ret_s, struct sql_error *sql_err, struct err *err);
+                         struct session **ret_s, struct stored *ret_stored,
+                         struct sql_last *ret_last, struct sql_error *sql_err, struct err *err);
 static struct live **find(struct batons *b, uint64_t id, uint64_t seq);
 static enum rc await_kept(struct batons *b, uint64_t id, uint64_t seq, int64_t wait_ms,
                           struct err *err);
 static enum rc grow(struct batons *b, struct err *err);
 static struct live **slot_of(struct batons *b, uint64_t id);
 static struct live *pick(struct batons *b, int64_t now_ms, const char *tenant);
+static bool is_of(const struct live *l, const char *tenant);
 static void end_all(struct batons *b, struct live *list);
+static void end_session(struct batons *b, struct session *s);
 
 enum rc batons_new(const struct batons_opts *opts, struct batons **ret_b, struct err *err)
 {
@@ -118,6 +126,7 @@ enum rc batons_promise(struct batons *b, const char *tenant, struct baton_id *re
     struct live *l = mem_calloc(1, sizeof *l);
     if (l == NULL) return err_mem(err, "a stream");
     struct baton_id id = {.seq = os_random()};
+    l->tenant = tenant;
     l->seq = id.seq;
     l->until_ms = INT64_MAX;
     thr_lock(&b->lock);
@@ -148,23 +157,33 @@ enum rc batons_promise(struct batons *b, const char *tenant, struct baton_id *re
     return rc;
 }
 
+/* A clean session would keep its tenant open for nothing. */
 void batons_keep(struct batons *b, const struct baton_id *id, struct session *s)
 {
+    bool rests = s != NULL && carries(s);
     int64_t ttl_ms = s != NULL ? batons_ttl_ms(b, s) : 0;
     thr_lock(&b->lock);
     struct live **at = find(b, id->id, id->seq), *l = *at;
-    ASSERT(l != NULL && l->session == NULL);
-    if (s == NULL) {
+    ASSERT(l != NULL && !l->kept);
+    bool ends = s == NULL || (l->dropped && !rests);
+    if (ends) {
         *at = l->next;
         b->count--;
         mem_free(l);
     } else {
-        l->session = s;
+        l->kept = true;
+        l->session = rests ? NULL : s;
         l->until_ms = os_mono_ms() + (ttl_ms > 0 ? ttl_ms : b->opts.idle_ms);
         if (l->until_ms < b->soonest_ms) b->soonest_ms = l->until_ms;
     }
+    if (rests) {
+        l->stored = s->own;
+        l->last = s->stream.last;
+        s->own = (struct stored){0};
+    }
     pthread_cond_broadcast(&b->kept);
     thr_unlock(&b->lock);
+    if (s != NULL && (ends || rests)) end_session(b, s);
 }
 
 enum rc batons_take(struct batons *b, const char *tenant, const char *baton, int64_t wait_ms,
@@ -175,7 +194,8 @@ enum rc batons_take(struct batons *b, const char *tenant, const char *baton, int
     *ret_s = NULL;
     sql_error_own(sql_err, "", "%s", "");
     TRY(unseal(b, tenant, baton, &bytes, sql_err, err));
-    if (bytes.data[0] != 'c') return take_live(b, &bytes, wait_ms, ret_s, sql_err, err);
+    if (bytes.data[0] != 'c')
+        return take_live(b, &bytes, wait_ms, ret_s, ret_stored, ret_last, sql_err, err);
     enum rc rc = take_clean(&bytes, ret_stored, ret_last, err);
     if (rc != RC_OK) stored_fini(ret_stored);
     return rc;
@@ -301,7 +321,8 @@ static enum rc take_clean(const struct buf *bytes, struct stored *stored, struct
 /* ---- Live ones ---- */
 
 static enum rc take_live(struct batons *b, const struct buf *bytes, int64_t wait_ms,
-                         struct session **ret_s, struct sql_error *sql_err, struct err *err)
+                         struct session **ret_s, struct stored *ret_stored,
+                         struct sql_last *ret_last, struct sql_error *sql_err, struct err *err)
 {
     ASSERT(bytes->size == LIVE_SIZE);
     uint64_t id = get_le64(bytes->data + 9), seq = get_le64(bytes->data + 17);
@@ -315,6 +336,8 @@ static enum rc take_live(struct batons *b, const struct buf *bytes, int64_t wait
     thr_unlock(&b->lock);
     if (found != NULL) {
         *ret_s = found->session;
+        *ret_stored = found->stored;
+        *ret_last = found->last;
         mem_free(found);
         return RC_OK;
     }
@@ -342,15 +365,15 @@ static enum rc await_kept(struct batons *b, uint64_t id, uint64_t seq, int64_t w
 {
     int64_t until_ms = os_mono_ms() + wait_ms;
     struct live *l = *find(b, id, seq);
-    if (l == NULL || l->session != NULL) return RC_OK;
+    if (l == NULL || l->kept) return RC_OK;
     if (wait_ms == 0) return err_set(err, RC_AGAIN, "the stream is busy");
     if (l->awaited) return err_set(err, RC_BUSY, "the stream is busy, and awaited");
     l->awaited = true;
-    while (l != NULL && l->session == NULL && os_mono_ms() < until_ms) {
+    while (l != NULL && !l->kept && os_mono_ms() < until_ms) {
         (void)thr_wait(&b->kept, &b->lock, until_ms);
         l = *find(b, id, seq);
     }
-    if (l == NULL || l->session != NULL) return RC_OK;
+    if (l == NULL || l->kept) return RC_OK;
     l->awaited = false;
     return err_set(err, RC_BUSY, "the stream is busy");
 }
@@ -378,7 +401,8 @@ static struct live **slot_of(struct batons *b, uint64_t id)
     return &b->buckets[id & (b->bucket_count - 1)];
 }
 
-/* Take out those that end until now, or a tenant's. */
+/* Take out those that end until now, or a tenant's; what is promised ends when it comes. What is at
+ * rest is no tenant's, as little as a clean baton is. */
 static struct live *pick(struct batons *b, int64_t now_ms, const char *tenant)
 {
     struct live *list = NULL;
@@ -387,8 +411,9 @@ static struct live *pick(struct batons *b, int64_t now_ms, const char *tenant)
     for (size_t i = 0; i < b->bucket_count; i++)
         for (struct live **at = &b->buckets[i]; *at != NULL;) {
             struct live *l = *at;
-            bool match = l->session != NULL && l->until_ms <= now_ms;
-            if (match && tenant != NULL) match = strcmp(l->session->tenant->name, tenant) == 0;
+            bool match = l->kept && l->until_ms <= now_ms;
+            if (tenant != NULL) match = match && is_of(l, tenant);
+            if (!l->kept && now_ms == INT64_MAX) l->dropped |= tenant == NULL || is_of(l, tenant);
             if (match) {
                 *at = l->next;
                 l->next = list;
@@ -404,14 +429,26 @@ static struct live *pick(struct batons *b, int64_t now_ms, const char *tenant)
     return list;
 }
 
+static bool is_of(const struct live *l, const char *tenant)
+{
+    const char *name = !l->kept ? l->tenant : l->session != NULL ? l->session->tenant->name : "";
+    return strcmp(name, tenant) == 0;
+}
+
 static void end_all(struct batons *b, struct live *list)
 {
     for (struct live *next; list != NULL; list = next) {
         next = list->next;
-        struct tenant *tenant = list->session->tenant;
-        session_fini(list->session);
-        mem_free(list->session);
-        b->opts.release(b->opts.ctx, tenant);
+        if (list->session != NULL) end_session(b, list->session);
+        stored_fini(&list->stored);
         mem_free(list);
     }
+}
+
+static void end_session(struct batons *b, struct session *s)
+{
+    struct tenant *tenant = s->tenant;
+    session_fini(s);
+    mem_free(s);
+    b->opts.release(b->opts.ctx, tenant);
 }

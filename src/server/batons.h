@@ -36,8 +36,9 @@ void batons_free(struct batons *b); /* ends all that waits */
 MUST_CHECK enum rc batons_give(struct batons *b, struct session *s, struct buf *out, bool *ret_kept,
                                struct err *err);
 /* The same in two steps, when the baton must be told before it is known what the stream will be:
- * the baton of a live one, and later the session for it, which is kept in any case, or NULL: there
- * is none. One of the two must come. Fails: as batons_give. */
+ * the baton of a live one, and later the session for it, which is not the caller's any more in any
+ * case, or NULL: there is none. One of the two must come; `tenant` lives until then. A session
+ * without any state is not kept, only what it has stored. Fails: as batons_give. */
 struct baton_id {
     uint64_t id, seq;
 };
@@ -45,8 +46,8 @@ MUST_CHECK enum rc batons_promise(struct batons *b, const char *tenant, struct b
                                   struct buf *out, struct err *err);
 void batons_keep(struct batons *b, const struct baton_id *id, struct session *s);
 /* What a baton stands for, of this tenant: a session that waited here (*ret_s, the caller's now,
- * its tenant counted), or NULL and in *ret_stored and *ret_last what a clean one had. One that is
- * promised is waited for; wait_ms 0: not now.
+ * its tenant counted), or NULL and in *ret_stored and *ret_last what one without state had. One
+ * that is promised is waited for; wait_ms 0: not now.
  * Fails: RC_NOT_FOUND with sql_err: STREAM_NOT_FOUND not one of ours, or used before;
  * STREAM_EXPIRED its time was over or the process was another; RC_AGAIN promised, without waiting;
  * RC_NO_MEM. */
@@ -56,7 +57,7 @@ MUST_CHECK enum rc batons_take(struct batons *b, const char *tenant, const char 
                                struct err *err);
 /* End those whose time is over. Call now and then. */
 void batons_tick(struct batons *b);
-/* All of a tenant's, because it goes; NULL: of all tenants. */
+/* All of a tenant's, because it goes; NULL: of all tenants. Also what is promised by now. */
 void batons_drop_tenant(struct batons *b, const char *tenant);
 size_t batons_live(struct batons *b);
 int64_t batons_ttl_ms(const struct batons *b, const struct session *s); /* 0: for ever */

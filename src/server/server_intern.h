@@ -84,6 +84,7 @@ struct ask {
     struct client *client;  /* WebSocket: until its upgrade has come */
     bool streaming, broken; /* broken: something is missing from what was streamed */
     bool patient;           /* on a thread that may wait for its stream */
+    unsigned class;         /* of its tenant, which may have gone with a stream when this ends */
     int64_t since_us;
     struct sync_ask *sync; /* replicas */
     struct crew_job job;

@@ -99,7 +99,6 @@ static unsigned thread_number(void);
 static inline void add(count *c, uint64_t n, bool own);
 static inline void hist_add(struct hist *h, int64_t us, bool own);
 static void hist_sum(const struct hist *h, struct stats_hist *ret);
-static unsigned class_of(struct stats *s, const struct tenant *t);
 static unsigned class_learn(struct stats *s, const char *name);
 static void class_sum(const struct class *c, struct stats_class *ret);
 static void class_name(const struct stats *s, unsigned class, char *ret);
@@ -199,13 +198,27 @@ enum rc stats_check_class(const char *name, struct err *err)
     return RC_OK;
 }
 
-void stats_ask(struct stats *s, const struct tenant *t, enum stats_route route, unsigned status,
-               int64_t us, uint64_t in, uint64_t out)
+/* There are few names, and most tenants have none: no look-up is quicker than to compare. */
+unsigned stats_class(struct stats *s, const struct tenant *t)
+{
+    if (t == NULL) return CLASS_NONE;
+    const struct tenant_conf *conf = atomic_load_explicit(&t->conf, memory_order_acquire);
+    const char *name = conf != NULL ? conf->class : NULL;
+    if (name == NULL) return CLASS_DEFAULT;
+    unsigned known = atomic_load_explicit(&s->name_count, memory_order_acquire);
+    for (unsigned i = 0; i < known; i++)
+        if (strcmp(s->names[i], name) == 0) return CLASS_NAMED + i;
+    if (atomic_load_explicit(&s->full, memory_order_acquire)) return CLASS_OTHER;
+    return class_learn(s, name);
+}
+
+void stats_ask(struct stats *s, unsigned class, enum stats_route route, unsigned status, int64_t us,
+               uint64_t in, uint64_t out)
 {
     unsigned thread = thread_number();
     bool own = thread < SHARDS - 1;
     struct shard *sh = &s->shards[own ? thread : SHARDS - 1];
-    struct class *c = &sh->classes[class_of(s, t)];
+    struct class *c = &sh->classes[class];
     hist_add(&c->asks[route], us, own);
     add(&c->statuses[status / 100 < 6 ? status / 100 : 5], 1, own);
     if (in > 0) add(&sh->bytes_in, in, own);
@@ -219,7 +232,7 @@ void stats_stmt(struct stats *s, struct tenant *t, const char *sql, size_t size,
     unsigned thread = thread_number();
     bool own = thread < SHARDS - 1;
     struct shard *sh = &s->shards[own ? thread : SHARDS - 1];
-    struct class *c = &sh->classes[class_of(s, t)];
+    struct class *c = &sh->classes[stats_class(s, t)];
     hist_add(&c->stmts[kind_of(sql, size)][sql_err != NULL], us, own);
     if (sql_err != NULL) {
         add(&c->faults[fault_of(sql_err->code)], 1, own);
@@ -345,20 +358,6 @@ static void hist_sum(const struct hist *h, struct stats_hist *ret)
 }
 
 /* ---- Classes of tenants ---- */
-
-/* There are few names, and most tenants have none: no look-up is quicker than to compare. */
-static unsigned class_of(struct stats *s, const struct tenant *t)
-{
-    if (t == NULL) return CLASS_NONE;
-    const struct tenant_conf *conf = atomic_load_explicit(&t->conf, memory_order_acquire);
-    const char *name = conf != NULL ? conf->class : NULL;
-    if (name == NULL) return CLASS_DEFAULT;
-    unsigned known = atomic_load_explicit(&s->name_count, memory_order_acquire);
-    for (unsigned i = 0; i < known; i++)
-        if (strcmp(s->names[i], name) == 0) return CLASS_NAMED + i;
-    if (atomic_load_explicit(&s->full, memory_order_acquire)) return CLASS_OTHER;
-    return class_learn(s, name);
-}
 
 static unsigned class_learn(struct stats *s, const char *name)
 {

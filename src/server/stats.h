@@ -77,10 +77,12 @@ void stats_tick(struct stats *s);
  * "none" nor "other". Fails: RC_INVALID saying why. */
 MUST_CHECK enum rc stats_check_class(const char *name, struct err *err);
 
-/* A request over HTTP or a message over WebSocket was answered. status: of HTTP; 0: a message. t:
- * counted; NULL: it had none. */
-void stats_ask(struct stats *s, const struct tenant *t, enum stats_route route, unsigned status,
-               int64_t us, uint64_t in, uint64_t out);
+/* The class of a tenant, which is counted; NULL: "none". */
+unsigned stats_class(struct stats *s, const struct tenant *t);
+/* A request over HTTP or a message over WebSocket was answered. class: of stats_class; status: of
+ * HTTP; 0: a message. */
+void stats_ask(struct stats *s, unsigned class, enum stats_route route, unsigned status, int64_t us,
+               uint64_t in, uint64_t out);
 /* A statement has run. sql_err NULL: well, and done is filled. */
 void stats_stmt(struct stats *s, struct tenant *t, const char *sql, size_t size, int64_t us,
                 const struct sql_done *done, const struct sql_error *sql_err);

@@ -78,8 +78,9 @@ void wire_send(struct msg *m)
     enum rc rc = hrana_put_end(m->enc, &err);
     if (rc == RC_OK) rc = ws_send(c->conn, c->proto, m->out.data, m->out.size, &err);
     if (rc != RC_OK && rc != RC_CANCELED) wire_violation(c, 1011, "out of memory");
-    stats_ask(c->server->stats, c->tenant, STATS_WEBSOCKET, 0, os_mono_us() - m->since_us, m->size,
-              m->out.size);
+    struct stats *stats = c->server->stats;
+    stats_ask(stats, stats_class(stats, c->tenant), STATS_WEBSOCKET, 0, os_mono_us() - m->since_us,
+              m->size, m->out.size);
     wire_msg_free(m);
 }
 

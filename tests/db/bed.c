@@ -75,7 +75,8 @@ void bed_rows(struct bed *b, int count, int size)
 
 void bed_capture_open(struct bed *b)
 {
-    const struct capture_opts opts = {.busy_timeout_ms = 500, .checkpoint_pages = 50};
+    const struct capture_opts opts = {
+        .busy_timeout_ms = 500, .checkpoint_pages = 50, .relaxed = b->relaxed};
     struct err err = {0};
     if (capture_open(b->path, b->meta, &opts, &b->cap, &err) != RC_OK) fail_msg("%s", err.text);
 }

@@ -16,6 +16,7 @@ struct image { /* a database as bytes, whole pages */
 
 struct bed {
     char dir[64], path[96], meta[112], log[96];
+    bool relaxed; /* for bed_capture_open */
     sqlite3 *app;
     struct capture *cap;
     struct batch_scratch *scratch;

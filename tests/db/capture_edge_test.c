@@ -261,10 +261,45 @@ static void test_new_page_size_has_its_image_first(void **state)
     }
 }
 
+/* Nothing may be staged that a power failure could still take from the database. */
+static void test_relaxed_commits_are_on_disk_first(void **state)
+{
+    (void)state;
+    for (int relaxed = 0; relaxed < 2; relaxed++) {
+        struct bed b;
+        bool wal_failed = false, fired = true;
+        bed_new(&b, 4096, "none");
+        bed_rows(&b, 20, 300);
+        b.relaxed = relaxed;
+        bed_capture_open(&b);
+        bed_sync(&b);
+        for (unsigned n = 1; fired; n++) {
+            struct capture_result res = {0};
+            struct err err = {0};
+            bed_rows(&b, 1, 300);
+            fault_arm(FAULT_SYSCALL, n, false);
+            enum rc rc = capture_sync(b.cap, b.scratch, &res, &err);
+            fired = fault_fired();
+            bool fsync_failed = fired && strcmp(fault_last(), "fsync") == 0;
+            fault_arm(0, 0, false);
+            if (rc != RC_OK && fsync_failed && strstr(err.text, "-wal'") != NULL) {
+                wal_failed = true;
+                assert_false(res.staged);
+            }
+            bed_catch_up(&b);
+            bed_sync(&b);
+        }
+        assert_int_equal(wal_failed, relaxed);
+        bed_check(&b);
+        bed_free(&b);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_restart_while_frames_are_read),
+        cmocka_unit_test(test_relaxed_commits_are_on_disk_first),
         cmocka_unit_test(test_damaged_staged_batch),
         cmocka_unit_test(test_reset_forgets_the_snapshot),
         cmocka_unit_test(test_empty_file_is_left_alone),

@@ -326,17 +326,18 @@ static void test_nothing_missed(void **arg)
         assert_int_equal(thr_start(&p[i].writer, "write", write_rounds, &p[i], &err), RC_OK);
     }
     int64_t end = os_mono_ms() + 600;
-    while (os_mono_ms() < end) {
+    for (bool few = true; few || os_mono_ms() < end;) {
+        few = false;
         for (int i = 0; i < PAIRS; i++) {
             long before = atomic_load(&p[i].seen);
             WAIT_FOR(atomic_load(&p[i].seen) > before);
+            few = few || before <= 100;
         }
     }
     for (int i = 0; i < PAIRS; i++) {
         atomic_store(&p[i].stop, true);
         pthread_join(p[i].writer, NULL);
         pthread_join(p[i].reader, NULL);
-        assert_true(p[i].rounds > 100);
     }
     bell_free(b);
 }

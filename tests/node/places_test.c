@@ -13,6 +13,7 @@
 #include "base/fault.h"
 #include "base/thr.h"
 #include "node/tbed.h"
+#include "node/tenants_intern.h"
 #include "node/wait.h"
 
 #define TENANTS     12
@@ -167,6 +168,28 @@ static void test_late(void **state)
     leave(&gone);
     assert_int_equal(settle(&late), RC_OK);
     leave(&late);
+    stop(&b);
+}
+
+/* Its tenant was opened, or its door, after it had looked and before it was in the queue: who does
+ * that has called all who wait for it already. */
+static void test_missed(void **state)
+{
+    struct tbed b;
+    struct asker a, late;
+    (void)state;
+    start(&b, 1);
+    assert_int_equal(ask(&a, b.ts, "n0", 0), RC_OK);
+    assert_int_equal(ask(&late, b.ts, "n1", 0), RC_BUSY);
+    snprintf(late.name, sizeof late.name, "n0");
+    late.p.deadline_ms = os_mono_ms() + 9000;
+    late.rc = place_wait(b.ts, late.name, &late.p, &late.err);
+    assert_int_equal(late.rc, RC_AGAIN);
+    assert_int_equal(late.calls, 1);
+    assert_int_equal(settle(&late), RC_OK);
+    assert_ptr_equal(late.t, a.t);
+    leave(&late);
+    leave(&a);
     stop(&b);
 }
 
@@ -366,8 +389,9 @@ static void test_faults(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_order), cmocka_unit_test(test_late),  cmocka_unit_test(test_doors),
-        cmocka_unit_test(test_held),  cmocka_unit_test(test_crowd), cmocka_unit_test(test_faults),
+        cmocka_unit_test(test_order),  cmocka_unit_test(test_late), cmocka_unit_test(test_missed),
+        cmocka_unit_test(test_doors),  cmocka_unit_test(test_held), cmocka_unit_test(test_crowd),
+        cmocka_unit_test(test_faults),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -102,8 +102,15 @@ void journal_expect(const struct journal *j, uint64_t cut, bool relaxed, struct 
     for (size_t i = 0; i < j->count; i++) {
         if (j->events[i].since < cut) take(j, ret, &j->events[i], cut);
     }
-    for (size_t i = 0; i < ret->count && relaxed; i++)
-        ids_free(&ret->list[i].must);
+    for (size_t i = 0; i < ret->count && relaxed; i++) {
+        struct expect *e = &ret->list[i];
+        struct ids kept = {0};
+        for (size_t k = 0; k < e->must.count; k++) {
+            if (ids_have(&e->must_store, e->must.list[k])) ids_add(&kept, e->must.list[k]);
+        }
+        ids_free(&e->must);
+        e->must = kept;
+    }
 }
 
 void expects_free(struct expects *x)

@@ -87,7 +87,7 @@ struct expects {
     char gone[TENANTS_MAX][NAME_MAX_SIZE];
     size_t gone_count;
 };
-/* relaxed: no answer is a promise, but what a sync tenant's log has. */
+/* relaxed: no answer is a promise but a synchronous tenant's: what its log has, it has, too. */
 void journal_expect(const struct journal *j, uint64_t cut, bool relaxed, struct expects *ret);
 void expects_free(struct expects *x);
 struct expect *expects_find(struct expects *x, const char *name);

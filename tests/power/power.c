@@ -2,7 +2,8 @@
  * power.c -- does `sluice serve` survive that the power fails?
  *
  *   power [--program PATH] [--recorder PATH] [--dir DIR] [--seed N] [--rounds N] [--cuts N]
- *         [--ms N] [--chain N] [--lie file|dir|all|PATTERN] [--expect-loss 1] [--verbose 1]
+ *         [--ms N] [--chain N] [--relaxed PERCENT] [--lie file|dir|all|PATTERN]
+ *         [--expect-loss 1] [--verbose 1]
  *
  * A round runs the server with a library (record.c) that writes down every change of its folder,
  * while clients do all they can (load.c) and note what they were told (journal.c). Then it takes
@@ -31,7 +32,7 @@ struct plan {
     const char *program, *recorder, *lie;
     char dir[TOOL_PATH_MAX - 128];
     uint64_t seed;
-    int rounds, cuts, run_ms, chain;
+    int rounds, cuts, run_ms, chain, relaxed;
     bool expect_loss, verbose;
 };
 struct run {
@@ -70,7 +71,8 @@ int main(int argc, char **argv)
                      .rounds = 4,
                      .cuts = 5,
                      .run_ms = 1500,
-                     .chain = 3};
+                     .chain = 3,
+                     .relaxed = 20};
     const char *seed = getenv("SLUICE_SEED");
     if (seed != NULL) p.seed = parse_u64("SLUICE_SEED", seed);
     setvbuf(stdout, NULL, _IOLBF, 0);
@@ -84,9 +86,9 @@ int main(int argc, char **argv)
 
 static void parse(struct plan *p, int argc, char **argv)
 {
-    static const char *const names[] = {"--program", "--recorder", "--dir",         "--seed",
-                                        "--rounds",  "--cuts",     "--ms",          "--chain",
-                                        "--lie",     "--verbose",  "--expect-loss", NULL};
+    static const char *const names[] = {
+        "--program", "--recorder", "--dir",     "--seed",    "--rounds",      "--cuts", "--ms",
+        "--chain",   "--lie",      "--verbose", "--relaxed", "--expect-loss", NULL};
     for (int i = 1; i + 1 < argc; i += 2) {
         const char *value = argv[i + 1];
         switch (parse_choice("an option", argv[i], names)) {
@@ -119,6 +121,9 @@ static void parse(struct plan *p, int argc, char **argv)
             break;
         case 9:
             p->verbose = parse_u64("--verbose", value) != 0;
+            break;
+        case 10:
+            p->relaxed = (int)parse_u64("--relaxed", value);
             break;
         default:
             p->expect_loss = parse_u64("--expect-loss", value) != 0;
@@ -206,7 +211,7 @@ static void run_round(struct run *r)
 {
     const struct plan *p = r->plan;
     r->rng = rng_of(p->seed, (uint64_t)r->round);
-    bool relaxed = p->lie == NULL && rng_percent(&r->rng, 20);
+    bool relaxed = p->lie == NULL && rng_percent(&r->rng, p->relaxed);
     struct rng of_chain = rng_of(p->seed, (uint64_t)(1000000 + (r->round - 1) / p->chain));
     r->server.store = rng_percent(&of_chain, 40) ? r->store : NULL;
     r->cut = 0;

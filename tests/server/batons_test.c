@@ -175,6 +175,13 @@ static void *wait_for(void *arg)
     return NULL;
 }
 
+static struct session *open_session(void)
+{
+    struct session *s = session();
+    EXPECT(&b, s, SQL("BEGIN"), GOOD);
+    return s;
+}
+
 /* A client comes back with a baton whose cursor has not ended. */
 static void test_promised(void **state)
 {
@@ -184,7 +191,7 @@ static void test_promised(void **state)
     for (int round = 0; round < 3; round++) {
         struct buf out = BUF_INIT, full = BUF_INIT;
         struct baton_id id, other;
-        struct session *s = session(), *back;
+        struct session *s = open_session(), *back;
         struct stored stored;
         struct sql_last last;
         assert_int_equal(batons_promise(batons, "default", &id, &out, &err), RC_OK);
@@ -192,8 +199,7 @@ static void test_promised(void **state)
         assert_int_equal(batons_promise(batons, "default", &other, &full, &err), RC_OK);
         assert_int_equal(batons_promise(batons, "default", &other, &full, &err), RC_BUSY);
         batons_keep(batons, &other, NULL);
-        batons_drop_tenant(batons, "default");
-        batons_drop_tenant(batons, NULL);
+        batons_drop_tenant(batons, "defaul");
         assert_int_equal(take("default", (char *)out.data, &back, &stored, &last), RC_AGAIN);
         w.baton = (char *)out.data;
         if (round == 0) { /* in vain */
@@ -220,6 +226,72 @@ static void test_promised(void **state)
         drop(s);
         buf_fini(&out);
         buf_fini(&full);
+    }
+    end();
+}
+
+/* A tenant goes while a cursor runs: what the cursor leaves open is not kept, or the tenant would
+ * stay in use. */
+static void test_promised_and_dropped(void **state)
+{
+    (void)state;
+    begin(0, 0);
+    for (int round = 0; round < 2; round++) {
+        struct buf out = BUF_INIT;
+        struct baton_id id;
+        struct session *s = open_session(), *back;
+        struct stored stored;
+        struct sql_last last;
+        released = 0;
+        assert_int_equal(batons_promise(batons, "default", &id, &out, &err), RC_OK);
+        batons_drop_tenant(batons, round == 0 ? "default" : NULL);
+        assert_int_equal(take("default", (char *)out.data, &back, &stored, &last), RC_AGAIN);
+        batons_keep(batons, &id, s);
+        assert_int_equal(released, 1);
+        assert_int_equal(batons_live(batons), 0);
+        assert_int_equal(take("default", (char *)out.data, &back, &stored, &last), RC_NOT_FOUND);
+        assert_string_equal(e.code, "STREAM_EXPIRED");
+        buf_fini(&out);
+    }
+    end();
+}
+
+/* A stream that a cursor has left without any state does not keep its tenant open. */
+static void test_rest(void **state)
+{
+    (void)state;
+    begin(150, 0);
+    for (int round = 0; round < 4; round++) {
+        struct buf out = BUF_INIT;
+        struct baton_id id;
+        struct session *s = session(), *back;
+        struct stored stored;
+        struct sql_last last = {0};
+        released = 0;
+        assert_int_equal(stored_set(&s->own, 5, "SELECT 5", 8, &err), RC_OK);
+        s->stream.last = (struct sql_last){.rowid = 1, .changes = 2, .total = 3};
+        assert_int_equal(batons_promise(batons, "default", &id, &out, &err), RC_OK);
+        if (round == 1) batons_drop_tenant(batons, "default");
+        batons_keep(batons, &id, s);
+        assert_int_equal(released, 1);
+        assert_int_equal(batons_live(batons), 1);
+        batons_drop_tenant(batons, "default"); /* a clean baton would outlast it, too */
+        if (round == 2) os_sleep_ms(160);
+        batons_tick(batons);
+        if (round < 2) {
+            assert_int_equal(take("default", (char *)out.data, &back, &stored, &last), RC_OK);
+            assert_null(back);
+            assert_string_equal(stored_find(&stored, 5)->text, "SELECT 5");
+            assert_true(last.rowid == 1 && last.changes == 2 && last.total == 3);
+            stored_fini(&stored);
+        }
+        if (round < 3) { /* once; the last one ends with all */
+            assert_int_equal(batons_live(batons), 0);
+            assert_int_equal(take("default", (char *)out.data, &back, &stored, &last),
+                             RC_NOT_FOUND);
+            assert_string_equal(e.code, "STREAM_EXPIRED");
+        }
+        buf_fini(&out);
     }
     end();
 }
@@ -354,6 +426,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_clean), cmocka_unit_test(test_forged),
         cmocka_unit_test(test_live),  cmocka_unit_test(test_promised),
+        cmocka_unit_test(test_rest),  cmocka_unit_test(test_promised_and_dropped),
         cmocka_unit_test(test_many),  cmocka_unit_test(test_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

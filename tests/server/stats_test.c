@@ -86,12 +86,12 @@ static void test_buckets(void **state)
     (void)state;
     struct stats *s = make(NULL, 0);
     struct stats_sum sum;
-    stats_ask(s, NULL, STATS_PIPELINE, 200, 50, 7, 9);
-    stats_ask(s, NULL, STATS_PIPELINE, 200, 51, 0, 0);
-    stats_ask(s, NULL, STATS_PIPELINE, 404, 30000000, 0, 0);
-    stats_ask(s, NULL, STATS_V1, 500, 30000001, 0, 0);
-    stats_ask(s, NULL, STATS_WEBSOCKET, 0, 0, 1, 1);
-    stats_ask(s, NULL, STATS_ELSE, 999, -5, 0, 0);
+    stats_ask(s, stats_class(s, NULL), STATS_PIPELINE, 200, 50, 7, 9);
+    stats_ask(s, stats_class(s, NULL), STATS_PIPELINE, 200, 51, 0, 0);
+    stats_ask(s, stats_class(s, NULL), STATS_PIPELINE, 404, 30000000, 0, 0);
+    stats_ask(s, stats_class(s, NULL), STATS_V1, 500, 30000001, 0, 0);
+    stats_ask(s, stats_class(s, NULL), STATS_WEBSOCKET, 0, 0, 1, 1);
+    stats_ask(s, stats_class(s, NULL), STATS_ELSE, 999, -5, 0, 0);
     stats_look(s, &sum);
     assert_int_equal(sum.all.asks[STATS_PIPELINE].counts[0], 1);
     assert_int_equal(sum.all.asks[STATS_PIPELINE].counts[1], 1);
@@ -325,7 +325,7 @@ static void *hammer(void *arg)
     for (int i = 0; i < ROUNDS; i++) {
         snprintf(sql, sizeof sql, "SELECT %d", i % 40);
         stmt(w->s, &w->tenants[i % 3], sql, i % 500, 1, 1);
-        stats_ask(w->s, NULL, STATS_PIPELINE, 200, i, 1, 1);
+        stats_ask(w->s, stats_class(w->s, NULL), STATS_PIPELINE, 200, i, 1, 1);
     }
     return NULL;
 }
@@ -385,8 +385,8 @@ static void test_page(void **state)
     struct tenant t = tenant("t");
     struct stats *s = make(NULL, 0);
     CLEANUP(buf_fini) struct buf out = BUF_INIT;
-    stats_ask(s, NULL, STATS_PIPELINE, 200, 60, 7, 9);
-    stats_ask(s, NULL, STATS_PIPELINE, 200, 40000000, 0, 0);
+    stats_ask(s, stats_class(s, NULL), STATS_PIPELINE, 200, 60, 7, 9);
+    stats_ask(s, stats_class(s, NULL), STATS_PIPELINE, 200, 40000000, 0, 0);
     stmt(s, &t, "SELECT 1", 1500, 3, 0);
     fails(s, &t, "INSERT INTO t VALUES(1)", "SQLITE_CONSTRAINT");
     assert_int_equal(stats_page(s, &out, &err), RC_OK);
@@ -445,9 +445,9 @@ static void test_classes(void **state)
     stmt(s, &a, "SELECT 1", 60, 1, 0);
     stmt(s, &b, "SELECT 1", 70, 1, 0);
     fails(s, &b, "SELECT 1", "BLOCKED");
-    stats_ask(s, &b, STATS_PIPELINE, 200, 80, 1, 1);
-    stats_ask(s, &c, STATS_CURSOR, 200, 80, 1, 1);
-    stats_ask(s, NULL, STATS_ELSE, 401, 80, 1, 1);
+    stats_ask(s, stats_class(s, &b), STATS_PIPELINE, 200, 80, 1, 1);
+    stats_ask(s, stats_class(s, &c), STATS_CURSOR, 200, 80, 1, 1);
+    stats_ask(s, stats_class(s, NULL), STATS_ELSE, 401, 80, 1, 1);
     stats_look(s, &sum);
     assert_int_equal(class_of(&sum, "gold")->stmts[STATS_READ][0].counts[1], 2);
     assert_int_equal(class_of(&sum, "gold")->faults[STATS_FAULT_DENIED], 1);
@@ -492,7 +492,7 @@ static void test_too_many_classes(void **state)
             const struct tenant_conf conf = {.class = names[i]};
             struct tenant t = tenant("t");
             atomic_store(&t.conf, &conf);
-            stats_ask(s, &t, STATS_V1, 200, 10, 0, 0);
+            stats_ask(s, stats_class(s, &t), STATS_V1, 200, 10, 0, 0);
         }
         stats_tick(s);
     }
@@ -537,7 +537,7 @@ static void *learn(void *arg)
         const struct tenant_conf conf = {.class = name};
         struct tenant t = tenant("t");
         atomic_store(&t.conf, &conf);
-        stats_ask(l->s, &t, STATS_V1, 200, 10, 0, 0);
+        stats_ask(l->s, stats_class(l->s, &t), STATS_V1, 200, 10, 0, 0);
     }
     return NULL;
 }
@@ -617,7 +617,7 @@ static void test_speed(void **state)
     int64_t stmts = os_mono_us() - since;
     since = os_mono_us();
     for (size_t i = 0; i < rounds; i++)
-        stats_ask(s, NULL, STATS_PIPELINE, 200, (int64_t)(i % 64), 100, 200);
+        stats_ask(s, stats_class(s, NULL), STATS_PIPELINE, 200, (int64_t)(i % 64), 100, 200);
     int64_t asks = os_mono_us() - since;
     print_message("a statement: %.1f ns, a request: %.1f ns\n",
                   (double)stmts * 1000 / (double)rounds, (double)asks * 1000 / (double)rounds);
