@@ -5,7 +5,7 @@
 #include "server/exec.h"
 #include "server/fake_tenants.h"
 
-#define XBED_WAIT_MS 20000
+#define XBED_WAIT_MS 60000
 
 struct xbed {
     struct tenants *ts;
