@@ -97,6 +97,40 @@ static void test_cursors(void **state)
     sbed_free(&b);
 }
 
+/* So many requests were answered with 200, of tenants of this class. */
+static uint64_t answers_of(struct sbed *b, const char *class)
+{
+    static struct stats_sum sum;
+    stats_look(b->server->stats, &sum);
+    for (size_t i = 0; i < sum.class_count; i++)
+        if (strcmp(sum.classes[i].name, class) == 0) return sum.classes[i].statuses[2];
+    return 0;
+}
+
+/* A request whose stream is kept has given its tenant away when it is counted. */
+static void test_class(void **state)
+{
+    (void)state;
+    struct sbed b;
+    char baton[8000] = "";
+    sbed_prepare(&b);
+    b.ts->conf.class = "paid";
+    sbed_start(&b);
+    sbed_pipe(&b, baton, SQL("BEGIN"), 200, GOOD);
+    sbed_pipe(&b, baton, SQL("COMMIT"), 200, GOOD);
+    struct answer a = sbed_ask(&b, "/v3/cursor", "", "{\"batch\":{\"steps\":[" STEP(NUMBERS) "]}}");
+    assert_int_equal(a.status, 200);
+    answer_free(&a);
+    sbed_expect(&b, "/health", "", NULL, 200, "");
+    /* They are counted after they were answered. */
+    int64_t end_ms = os_mono_ms() + 10000;
+    while (answers_of(&b, "paid") + answers_of(&b, "none") < 4 && os_mono_ms() < end_ms)
+        os_sleep_ms(1);
+    assert_int_equal(answers_of(&b, "paid"), 3);
+    assert_int_equal(answers_of(&b, "none"), 1);
+    sbed_free(&b);
+}
+
 /* ---- WebSocket ---- */
 
 static void test_ws(void **state)
@@ -369,7 +403,7 @@ int main(void)
         cmocka_unit_test(test_cursors),    cmocka_unit_test(test_ws),
         cmocka_unit_test(test_ws_cursors), cmocka_unit_test(test_ws_races),
         cmocka_unit_test(test_ws_flood),   cmocka_unit_test(test_not_durable),
-        cmocka_unit_test(test_roles),
+        cmocka_unit_test(test_roles),      cmocka_unit_test(test_class),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
