@@ -373,6 +373,7 @@ static void to_crew(struct exec *x, bool slow)
 {
     struct exec_env *env = x->env;
     x->slow = slow;
+    x->queued_ms = os_mono_ms();
     crew_submit(slow ? env->slow : env->work, &x->job, crew_key(x->ses->tenant->name));
 }
 

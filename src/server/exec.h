@@ -25,7 +25,7 @@ struct exec_env { /* what all executions share */
     const struct tenants_ops *ops;
     struct tenants *tenants;
     struct crew *work, *slow;
-    int64_t query_ms;   /* limit of one statement */
+    int64_t query_ms;   /* limit of one statement, with its wait for a thread */
     int64_t turn_ms;    /* so long a transaction waits for the others' to end */
     int64_t txn_ms;     /* a write may hold the write lock */
     int64_t durable_ms; /* so long a sync commit waits for the store */
@@ -72,6 +72,7 @@ struct exec {
     struct crew_job job;
     struct exec *next, **prev_next; /* in env->waiting */
     int64_t wait_until_ms, wait_since_ms;
+    int64_t queued_ms;   /* when a crew got it; 0: what runs now has not waited */
     uint64_t wait_index; /* not for a turn, but until the tenant is as far as this */
     struct sql_write write;
     struct tenant_wait wait;

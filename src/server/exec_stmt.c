@@ -8,6 +8,7 @@
 #define FAST_US    1000 /* a read that needs less is not slow any more */
 #define OWN_MS     50   /* for a read of a transaction on the working crew */
 
+static int64_t time_left(struct exec *x);
 static bool blocked(const struct exec *x, enum sql_way way, struct sql_error *sql_err);
 static enum next read_here_or_there(struct exec *x, const struct hrana_stmt *st);
 static enum next lone_write(struct exec *x);
@@ -53,7 +54,7 @@ enum next exec_script(struct exec *x, const struct hrana_sql *sql)
     if (x->denied) return denied(x, HRANA_SEQUENCE);
     struct sql_stream *s = &x->ses->stream;
     uint64_t before = s->commit;
-    const struct call call = exec_call(x, x->env->query_ms);
+    const struct call call = exec_call(x, time_left(x));
     const struct sql_limits limits = exec_limits(x);
     if (blocked(x, SQL_WAY_READ, &sql_err)) {
         rc = exec_open(x, HRANA_SEQUENCE, &err);
@@ -106,6 +107,14 @@ enum rc exec_sink_row(void *ctx, const struct sql_value *values, size_t count, s
 struct call exec_call(const struct exec *x, int64_t ms)
 {
     return (struct call){.cancel = x->gone, .deadline_ms = os_mono_ms() + ms};
+}
+
+/* Of the statement that is to run now. Who waits behind endless ones is answered when they are. */
+static int64_t time_left(struct exec *x)
+{
+    int64_t waited = x->queued_ms > 0 ? os_mono_ms() - x->queued_ms : 0;
+    x->queued_ms = 0;
+    return x->env->query_ms - waited;
 }
 
 /* The answers of one message share the limit: they are in memory together. */
@@ -185,7 +194,8 @@ static enum next read_here_or_there(struct exec *x, const struct hrana_stmt *st)
     x->flushed = false; /* since the mark */
     enum rc rc = exec_open(x, HRANA_EXECUTE, &err);
     if (rc != RC_OK) return exec_fail(x, rc, &err);
-    const struct call call = exec_call(x, x->here ? EXEC_HERE_MS : x->env->query_ms);
+    const int64_t left_ms = time_left(x);
+    const struct call call = exec_call(x, x->here ? EXEC_HERE_MS : left_ms);
     const struct sql_limits limits = exec_limits(x);
     const struct sql_stmt stmt = {x->sql, x->sql_size, st->args, st->arg_count, st->want_rows};
     const struct sql_sink sink = {exec_sink_cols, exec_sink_row, x};
@@ -203,7 +213,7 @@ static enum next read_here_or_there(struct exec *x, const struct hrana_stmt *st)
         sql_engine_note(engine, x->sql, x->sql_size, true);
         return NEXT_SLOW;
     }
-    if (!x->here && os_mono_us() - since < FAST_US)
+    if (rc == RC_OK && !x->here && os_mono_us() - since < FAST_US)
         sql_engine_note(engine, x->sql, x->sql_size, false);
     exec_note(x, since, rc == RC_OK ? NULL : &sql_err);
     return close_stmt(x, rc, x->ses->stream.commit, &sql_err, &err);
@@ -314,7 +324,8 @@ static enum next own(struct exec *x, const struct hrana_stmt *st)
     hrana_put_mark(x->enc);
     enum rc rc = exec_open(x, HRANA_EXECUTE, &err);
     if (rc != RC_OK) return exec_fail(x, rc, &err);
-    const struct call call = exec_call(x, brief ? OWN_MS : x->env->query_ms);
+    const int64_t left_ms = time_left(x);
+    const struct call call = exec_call(x, brief ? OWN_MS : left_ms);
     const struct sql_limits limits = exec_limits(x);
     const struct sql_stmt stmt = {x->sql, x->sql_size, st->args, st->arg_count, st->want_rows};
     const struct sql_sink sink = {exec_sink_cols, exec_sink_row, x};
@@ -335,7 +346,7 @@ static enum next own(struct exec *x, const struct hrana_stmt *st)
         sql_engine_note(engine, x->sql, x->sql_size, true);
         return NEXT_SLOW;
     }
-    if (x->slow && os_mono_us() - since < FAST_US)
+    if (rc == RC_OK && x->slow && os_mono_us() - since < FAST_US)
         sql_engine_note(engine, x->sql, x->sql_size, false);
     exec_note(x, since, rc == RC_OK ? NULL : &sql_err);
     return close_stmt(x, rc, before, &sql_err, &err);

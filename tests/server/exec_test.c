@@ -263,6 +263,9 @@ static void test_hold(void **state)
     "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 1500000) SELECT "    \
     "max(x) FROM c"
 
+#define ENDLESS                                                                                    \
+    "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT max(x) FROM c"
+
 /* A slow read does not stay on the thread that brought it. */
 static void test_slow_reads(void **state)
 {
@@ -291,6 +294,31 @@ static void test_slow_reads(void **state)
     assert_int_equal(xbed_int(&b, "SELECT count(*) FROM t"), 2);
     b.env.query_ms = 20;
     EXPECT(&b, &s, SQL(SLOW), "SQLITE_INTERRUPT");
+    end();
+}
+
+/* A statement's time runs while it waits for a thread that others have. */
+static void test_slow_queue(void **state)
+{
+    enum { COUNT = 12, LIMIT_MS = 500 };
+    (void)state;
+    static struct xcall calls[COUNT];
+    static struct session sessions[COUNT];
+    begin(NULL);
+    b.env.query_ms = LIMIT_MS;
+    int64_t since = os_mono_ms();
+    for (int i = 0; i < COUNT; i++) {
+        xbed_session(&b, &sessions[i]);
+        assert_true(xcall_begin(&b, &calls[i], &sessions[i], SQL(ENDLESS)));
+        exec_begin(&calls[i].x);
+    }
+    for (int i = 0; i < COUNT; i++) {
+        assert_non_null(strstr(xcall_wait(&calls[i]), "SQLITE_INTERRUPT"));
+        xcall_fini(&calls[i]);
+        session_fini(&sessions[i]);
+    }
+    int64_t ms = os_mono_ms() - since;
+    if (ms > COUNT / 3 * LIMIT_MS) fail_msg("%lld ms for all", (long long)ms);
     end();
 }
 
@@ -507,14 +535,14 @@ static struct grant *grant_with(struct auth **auth, const char *roles, const cha
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_kinds),       cmocka_unit_test(test_violations),
-        cmocka_unit_test(test_units),       cmocka_unit_test(test_units_odd),
-        cmocka_unit_test(test_unit_time),   cmocka_unit_test(test_turns),
-        cmocka_unit_test(test_turn_denied), cmocka_unit_test(test_hold),
-        cmocka_unit_test(test_slow_reads),  cmocka_unit_test(test_gone_in_queue),
-        cmocka_unit_test(test_index),       cmocka_unit_test(test_blocked),
-        cmocka_unit_test(test_durable),     cmocka_unit_test(test_size),
-        cmocka_unit_test(test_roles),
+        cmocka_unit_test(test_kinds),         cmocka_unit_test(test_violations),
+        cmocka_unit_test(test_units),         cmocka_unit_test(test_units_odd),
+        cmocka_unit_test(test_unit_time),     cmocka_unit_test(test_turns),
+        cmocka_unit_test(test_turn_denied),   cmocka_unit_test(test_hold),
+        cmocka_unit_test(test_slow_reads),    cmocka_unit_test(test_slow_queue),
+        cmocka_unit_test(test_gone_in_queue), cmocka_unit_test(test_index),
+        cmocka_unit_test(test_blocked),       cmocka_unit_test(test_durable),
+        cmocka_unit_test(test_size),          cmocka_unit_test(test_roles),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
