@@ -263,6 +263,7 @@ function copyOf(name) {
 async function go() {
     await must('go', ['version']);
     const dir = copyOf('go');
+    await must('go', ['mod', 'tidy'], { cwd: dir });
     await must('go', ['build', '-o', 'checks', '.'], { cwd: dir });
     const client = 'github.com/tursodatabase/libsql-client-go';
     const module = await must('go', ['list', '-m', '-f', '{{.Dir}}', client], { cwd: dir });
