@@ -275,7 +275,7 @@ for i in 1 2 3; do
     took=$(since "$begin")
     [ "$took" -lt "$least" ] && least=$took
 done
-rows=$((300000 * 2000 / (least + 1)))
+rows=$((300000 * 3000 / (least + 1)))
 (
     ask "$main_addr" "$(printf "INSERT INTO t $count SELECT max(n) FROM c" $rows)" \
         -H "Authorization: Bearer $two"
