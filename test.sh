@@ -12,7 +12,7 @@ set -u
 cd "$(dirname "$0")" || exit 1
 stages=${*:-debug asan tsan system}
 jobs=$(nproc)
-slots=$((3 * jobs)) # of tests, see tests/CMakeLists.txt
+slots=$((2 * jobs)) # of tests, see tests/CMakeLists.txt
 # Slow, and with little in them that a sanitizer would see and does not see elsewhere.
 twice='^(clients\.(compare|adapters|embedded|sync|replicas)|interop\..*|node\.s3_e2e|node\.replicate_e2e'
 twice="$twice"'|hostile\.(page_sizes|long_readers)|cli\.probe)$'
