@@ -15,7 +15,8 @@ jobs=$(nproc)
 slots=$((2 * jobs)) # of tests, see tests/CMakeLists.txt
 # Slow, and with little in them that a sanitizer would see and does not see elsewhere.
 twice='^(clients\.(compare|adapters|embedded|sync|replicas)|interop\..*|node\.s3_e2e|node\.replicate_e2e'
-twice="$twice"'|hostile\.(page_sizes|long_readers)|cli\.probe)$'
+twice="$twice"'|hostile\.(page_sizes|long_readers|every_syscall)|crash\.s3|lin\.scenes'
+twice="$twice"'|power\.lie_.*|cli\.probe)$'
 # Not a second thread in it.
 single='^fuzz\.|^(tidy.*|docs_fresh|lin\.check)$'
 log=$(mktemp)
