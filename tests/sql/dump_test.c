@@ -15,15 +15,12 @@
 #include "sql/dump.h"
 #include "sql/token.h"
 
-/* Debian 12 has 3.40. */
+/* Debian 12 has 3.40, without geopoly, and some reals do not come back from the 17 digits of its
+ * texts: docs/PLAN.md. */
 #ifdef SLUICE_SYSTEM_SQLITE
-#define BUNDLED_ONLY(why)                                                                          \
-    do {                                                                                           \
-        print_message("skipped, the system's SQLite: %s\n", why);                                  \
-        skip();                                                                                    \
-    } while (0)
+#define SYSTEM_SQLITE true
 #else
-#define BUNDLED_ONLY(why) (void)(why)
+#define SYSTEM_SQLITE false
 #endif
 
 struct text {
@@ -170,12 +167,19 @@ static const char *const nasty_virtual[] = {
     "INSERT INTO \"bo xes\" VALUES(4, 0.1, 0.3, 'four'), (2, -5, 1e10, x'00')",
     "CREATE VIRTUAL TABLE ints USING rtree_i32(id, x0, x1)",
     "INSERT INTO ints VALUES(1, -7, 7)",
+#ifndef SLUICE_SYSTEM_SQLITE
     "CREATE VIRTUAL TABLE shapes USING geopoly(label)",
     "INSERT INTO shapes(rowid, _shape, label) VALUES(8, '[[0,0],[1,0],[0,1],[0,0]]', 'l')",
+#endif
 };
 static const char *const tables[] = {"plain", "gen", "wr",      "strict_one", "auto",      "parent",
                                      "child", "log", "aliases", "gaps",       "descending"};
-static const char *const tables_virtual[] = {"docs", "articles", "bo xes", "ints", "shapes"};
+static const char *const tables_virtual[] = {
+    "docs",   "articles", "bo xes", "ints",
+#ifndef SLUICE_SYSTEM_SQLITE
+    "shapes",
+#endif
+};
 
 #define RUN_ALL(bed, list)                                                                         \
     for (size_t i_ = 0; i_ < sizeof(list) / sizeof(list)[0]; i_++)                                 \
@@ -184,7 +188,6 @@ static const char *const tables_virtual[] = {"docs", "articles", "bo xes", "ints
 static void test_restores_equal(void **state)
 {
     (void)state;
-    BUNDLED_ONLY("no geopoly, and reals that do not come back from 17 digits");
     struct bed a, b;
     struct text t = {0}, again = {0};
     bed_new(&a), bed_open(&a, NULL);
@@ -341,7 +344,6 @@ static void test_one_moment_and_bounded_memory(void **state)
 static void test_random_values(void **state)
 {
     (void)state;
-    BUNDLED_ONLY("no geopoly, and reals that do not come back from 17 digits");
     struct bed a, b;
     struct text t = {0};
     uint64_t seed = bed_seed();
@@ -359,6 +361,10 @@ static void test_random_values(void **state)
                                   {.value = {.type = SQL_TEXT, .data = bytes, .size = size}}};
         memcpy(&args[0].value.real, &bits, 8);
         args[1].value.real = (double)(int64_t)bed_random(&seed) / (double)(bits % 1000 + 1);
+        if (SYSTEM_SQLITE) { /* no more than 15 digits */
+            args[0].value.real = (double)(int32_t)bits / 8;
+            args[1].value.real = (double)(int32_t)(bits >> 32) / 16;
+        }
         if (i % 3 == 0) args[0].value = args[2].value, args[0].value.type = SQL_BLOB;
         struct sql_stmt stmt = {
             .sql = "INSERT INTO t VALUES(?, ?, ?)", .args = args, .arg_count = 3};
@@ -382,7 +388,6 @@ static void test_random_values(void **state)
 static void test_sweep_allocations(void **state)
 {
     (void)state;
-    BUNDLED_ONLY("no geopoly, and reals that do not come back from 17 digits");
     struct bed a;
     uint64_t n = 1;
     bed_new(&a), bed_open(&a, NULL);
