@@ -38,12 +38,11 @@ static enum rc wait_for_drains(struct tenants *ts, struct err *err);
 static bool close_one(struct tenants *ts, int64_t reside_ms);
 static bool unused(const struct slot *s, int64_t now_ms, int64_t reside_ms);
 static void *keep_places(void *arg);
-static void call_late(struct tenants *ts, int64_t now_ms);
+static void call_some(struct tenants *ts, const char *name, int64_t now_ms);
 static void look_around(struct tenants *ts, int64_t now_ms);
 static void shut_doors(struct tenants *ts, int64_t now_ms, unsigned count);
 static void reopen_doors(struct tenants *ts, int64_t now_ms, unsigned *ret_unused,
                          unsigned *ret_shut);
-static void call_list(struct tenant_place *list);
 
 enum rc places_start(struct tenants *ts, struct err *err)
 {
@@ -125,26 +124,7 @@ void places_came(struct tenants *ts, bool in_vain)
 
 void places_call_for(struct tenants *ts, const char *name)
 {
-    struct places *ps = &ts->places;
-    struct tenant_place *list = NULL, **end = &list;
-    if (atomic_load(&ps->count) == 0) return;
-    thr_lock(&ps->lock);
-    struct tenant_place **at = &ps->head;
-    for (struct tenant_place *p; (p = *at) != NULL;) {
-        if (strcmp(p->name, name) != 0) {
-            at = &p->next;
-            continue;
-        }
-        *at = p->next;
-        *end = p;
-        end = &p->next;
-        p->state = TENANT_PLACE_OPEN;
-        atomic_fetch_sub(&ps->count, 1);
-    }
-    ps->end = at;
-    *end = NULL;
-    thr_unlock(&ps->lock);
-    call_list(list);
+    if (atomic_load(&ts->places.count) > 0) call_some(ts, name, 0);
 }
 
 bool place_is_free_with(const struct slot *s, int64_t now_ms)
@@ -282,7 +262,7 @@ static void *keep_places(void *arg)
         thr_unlock(&ps->lock);
         os_sleep_ms(TICK_MS);
         int64_t now = os_mono_ms();
-        call_late(ts, now);
+        call_some(ts, NULL, now);
         look_around(ts, now);
         thr_lock(&ps->lock);
     }
@@ -290,28 +270,32 @@ static void *keep_places(void *arg)
     return NULL;
 }
 
-/* Those whose time is over, or whose client has gone. */
-static void call_late(struct tenants *ts, int64_t now_ms)
+/* Those who wait for this tenant; name NULL: those whose time is over, or whose client has gone. */
+static void call_some(struct tenants *ts, const char *name, int64_t now_ms)
 {
     struct places *ps = &ts->places;
     struct tenant_place *list = NULL, **end = &list;
     thr_lock(&ps->lock);
     struct tenant_place **at = &ps->head;
     for (struct tenant_place *p; (p = *at) != NULL;) {
-        if (now_ms < p->deadline_ms && (p->gone == NULL || !atomic_load(p->gone))) {
+        bool late = now_ms >= p->deadline_ms || (p->gone != NULL && atomic_load(p->gone));
+        if (name != NULL ? strcmp(p->name, name) != 0 : !late) {
             at = &p->next;
             continue;
         }
         *at = p->next;
         *end = p;
         end = &p->next;
-        p->state = TENANT_PLACE_LATE;
+        p->state = name != NULL ? TENANT_PLACE_OPEN : TENANT_PLACE_LATE;
         atomic_fetch_sub(&ps->count, 1);
     }
     ps->end = at;
     *end = NULL;
     thr_unlock(&ps->lock);
-    call_list(list);
+    for (struct tenant_place *next; list != NULL; list = next) {
+        next = list->next;
+        list->fn(list);
+    }
 }
 
 static void look_around(struct tenants *ts, int64_t now_ms)
@@ -369,13 +353,5 @@ static void shut_doors(struct tenants *ts, int64_t now_ms, unsigned count)
             count--;
         }
         thr_unlock(&sh->lock);
-    }
-}
-
-static void call_list(struct tenant_place *list)
-{
-    for (struct tenant_place *next; list != NULL; list = next) {
-        next = list->next;
-        list->fn(list);
     }
 }

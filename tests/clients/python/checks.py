@@ -3,6 +3,14 @@ import sys
 import traceback
 
 CHECKS = []
+MIGRATIONS = [
+    ["CREATE TABLE accounts (id INTEGER PRIMARY KEY, owner TEXT NOT NULL UNIQUE, "
+     "balance INTEGER NOT NULL CHECK (balance >= 0))"],
+    ["CREATE TABLE moves (id INTEGER PRIMARY KEY, amount INTEGER, "
+     "account INTEGER REFERENCES accounts(id))",
+     "CREATE INDEX moves_account ON moves (account)"],
+    ["ALTER TABLE accounts ADD COLUMN note TEXT DEFAULT 'a;b'"],
+]
 
 
 def check(name):

@@ -5,7 +5,7 @@ import os
 
 from libsql_client import LibsqlError, create_client, create_client_sync
 
-from checks import check, equal, refused, run
+from checks import MIGRATIONS, check, equal, refused, run
 
 url = os.environ["URL"]
 over_http = url.startswith("http")
@@ -18,16 +18,6 @@ def number(sql, args=None):
 
 def count(sql, want, args=None):
     equal(number(sql, args), want, sql)
-
-
-MIGRATIONS = [
-    ["CREATE TABLE accounts (id INTEGER PRIMARY KEY, owner TEXT NOT NULL UNIQUE, "
-     "balance INTEGER NOT NULL CHECK (balance >= 0))"],
-    ["CREATE TABLE moves (id INTEGER PRIMARY KEY, amount INTEGER, "
-     "account INTEGER REFERENCES accounts(id))",
-     "CREATE INDEX moves_account ON moves (account)"],
-    ["ALTER TABLE accounts ADD COLUMN note TEXT DEFAULT 'a;b'"],
-]
 
 
 def migrate(migrations):

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 
-from checks import check, equal, refused, run
+from checks import MIGRATIONS, check, equal, refused, run
 
 url = os.environ["URL"]
 libsql = importlib.import_module(os.environ.get("MODULE", "libsql"))
@@ -34,16 +34,6 @@ def number(sql, args=(), conn=None):
 
 def count(sql, want, args=(), conn=None):
     equal(number(sql, args, conn), want, sql)
-
-
-MIGRATIONS = [
-    ["CREATE TABLE accounts (id INTEGER PRIMARY KEY, owner TEXT NOT NULL UNIQUE, "
-     "balance INTEGER NOT NULL CHECK (balance >= 0))"],
-    ["CREATE TABLE moves (id INTEGER PRIMARY KEY, amount INTEGER, "
-     "account INTEGER REFERENCES accounts(id))",
-     "CREATE INDEX moves_account ON moves (account)"],
-    ["ALTER TABLE accounts ADD COLUMN note TEXT DEFAULT 'a;b'"],
-]
 
 
 def migrate(migrations):
