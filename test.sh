@@ -69,7 +69,9 @@ stage() {
             check asan -L 'quick|push' -E "$twice"
         ;;
     tsan)
+        export TSAN_OPTIONS="suppressions=$PWD/tests/tsan.supp"
         build tsan -DSLUICE_CRASH_ROUNDS=20 && check tsan -L 'quick|threads' -E "$single"
+        unset TSAN_OPTIONS
         ;;
     system)
         build system && check system -L quick

@@ -6,11 +6,7 @@ import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, openSync, closeSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
 
-const here = path.dirname(fileURLToPath(import.meta.url));
-const known = `suppressions=${path.join(here, 'tsan.supp')}`;
-const env = { ...process.env, TSAN_OPTIONS: `${process.env.TSAN_OPTIONS ?? ''} ${known}` };
 const program = path.resolve(process.env.SLUICE ?? 'sluice');
 const running = new Set();
 process.on('exit', () => running.forEach((child) => child.kill('SIGKILL')));
@@ -46,7 +42,6 @@ export class Server {
         const limit = this.options.limit ? `${this.options.limit}; ` : '';
         const child = spawn('/bin/sh', ['-c', `${limit}exec "$0" "$@"`, program, ...args], {
             stdio: ['ignore', out, out],
-            env,
         });
         closeSync(out);
         running.add(child);
