@@ -12,7 +12,7 @@
 #include "../../src/base/crew.c" /* what its threads are at cannot be seen from outside */
 #include "base/os.h"
 
-#define WAIT_MS  10000
+#define WAIT_MS  60000
 #define KEYS     12
 #define JOBS_MAX 4000
 #define MIX_KEYS 20

@@ -126,21 +126,38 @@ fi
 if command -v script >/dev/null && script -qec true /dev/null </dev/null >/dev/null 2>&1; then
     export XDG_STATE_HOME="$dir/state" TERM=dumb LC_ALL=C
     shown='shell on a terminal' rc=0
-    (sleep 0.5; printf "SELECT nope;\nSELECT 40\n+ 2 AS x;\nBEGIN;\n"; sleep 0.5; printf '\004'; sleep 0.3) |
-        script -qec "exec '$PROGRAM' shell a.db" /dev/null >out 2>err || rc=$?
+    # Nothing is typed before it is waited for: `seen TEXT` waits until the terminal shows it.
+    seen() {
+        for _ in $(seq 600); do
+            grep -qF -e "$1" out && return
+            sleep 0.1
+        done
+    }
+    : >out
+    (seen 'sluice> '; printf "SELECT nope;\nSELECT 40\n+ 2 AS x;\nBEGIN;\n"; seen 'sluice*> '; printf '\004') |
+        script -qefc "exec '$PROGRAM' shell a.db" /dev/null >out 2>err || rc=$?
     is 0 && out_has 'sluice> ' && out_has '   ...> ' && out_has 'sluice*> ' &&
         out_has 'Error: no such column: nope' && out_has '| 42 |' && out_has '1 row'
     holds test "$(stat -c %a state/sluice/history)" = 600
     holds test "$(stat -c %a state/sluice)" = 700
     holds grep -q 'nope' state/sluice/history
     rc=0
-    (sleep 0.5; printf "SELECT nope;\nSELECT 40 + 2 AS x;\n"; sleep 0.5) |
-        script -qec "exec '$PROGRAM' shell -bail a.db" /dev/null >out 2>err || rc=$?
+    : >out
+    (seen 'sluice> '; printf "SELECT nope;\nSELECT 40 + 2 AS x;\n"; seen 'Error: '; sleep 0.5) |
+        script -qefc "exec '$PROGRAM' shell -bail a.db" /dev/null >out 2>err || rc=$?
     is 1 && holds test "$(grep -c '| 42 |' out)" -eq 0
     rc=0
-    (sleep 0.5; printf "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n;\n"
-        sleep 0.7; printf '\003'; sleep 0.3; printf 'SELECT 40 + 2 AS x;\n'; sleep 0.3; printf '\004'; sleep 0.3) |
-        timeout 20 script -qec "exec '$PROGRAM' shell a.db" /dev/null >out 2>err || rc=$?
+    : >out
+    (seen 'sluice> '
+        printf "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n;\n"
+        # One that comes before the statement runs ends nothing.
+        for _ in $(seq 60); do
+            sleep 0.7
+            grep -qF interrupted out && break
+            printf '\003'
+        done
+        printf 'SELECT 40 + 2 AS x;\n'; seen '| 42 |'; printf '\004') |
+        timeout 100 script -qefc "exec '$PROGRAM' shell a.db" /dev/null >out 2>err || rc=$?
     is 0 && out_has interrupted && out_has '| 42 |'
 fi
 finish

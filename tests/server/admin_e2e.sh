@@ -4,6 +4,7 @@
 # ask METHOD PATH [BODY] [CURL-OPTION...]   to the administrator; the answer is in $dir/out, its
 #                                           status in $code
 # sql NAMESPACE SQL...                      to the clients' port, with $token; the same
+# soon COMMAND...                           it succeeds within a minute
 # status N / has TEXT / lacks TEXT          of the answer
 PROGRAM=$1
 . "$2"
@@ -26,7 +27,7 @@ start() {
     "$PROGRAM" serve -data "$dir/data" -listen 127.0.0.1:0 -admin-listen 127.0.0.1:0 "$@" \
         >"$dir/log" 2>&1 </dev/null &
     pid=$!
-    for _ in $(seq 100); do
+    for _ in $(seq 600); do
         grep -qs 'msg=serving' "$dir/log" && break
         sleep 0.1
     done
@@ -51,7 +52,7 @@ ask() {
     shown="$method $path $body"
     rc=0
     if [ -n "$body" ]; then set -- --data-binary "$body" "$@"; fi
-    code=$(curl -sS -m 30 -X "$method" -o "$dir/out" -w '%{http_code}' "$@" "$admin$path" \
+    code=$(curl -sS -m 120 -X "$method" -o "$dir/out" -w '%{http_code}' "$@" "$admin$path" \
         2>"$dir/err") || rc=$?
 }
 sql() {
@@ -64,7 +65,7 @@ sql() {
     body="$body{\"type\":\"close\"}]}"
     shown="sql $ns $*"
     rc=0
-    code=$(curl -sS -m 30 -D "$dir/head" -o "$dir/out" -w '%{http_code}' -H "x-namespace: $ns" \
+    code=$(curl -sS -m 120 -D "$dir/head" -o "$dir/out" -w '%{http_code}' -H "x-namespace: $ns" \
         -H "authorization: Bearer $token" --data-binary "$body" "$users/v2/pipeline" \
         2>"$dir/err") || rc=$?
 }
@@ -73,6 +74,14 @@ has() { what="an answer with '$1'" && check grep -qF -e "$1" "$dir/out"; }
 lacks() {
     what="an answer without '$1'"
     if grep -qF -e "$1" "$dir/out"; then check false; else check true; fi
+}
+soon() {
+    what="soon: $*"
+    for _ in $(seq 600); do
+        "$@" >/dev/null 2>&1 && check true && return
+        sleep 0.1
+    done
+    check false
 }
 field() { sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p" "$dir/out"; }
 
@@ -94,7 +103,11 @@ sql shop 'CREATE TABLE t(a)' 'INSERT INTO t VALUES(1),(2)' && status 200 && has 
 what='an x-sluice-txid header' && check grep -qE '^x-sluice-txid: [0-9]+' head
 what='a Server-Timing header' && check grep -qiE '^server-timing: query;dur=[0-9]+\.[0-9]{3}.?$' head
 sql shop 'SELECT count(*) AS n FROM t' && has '"value":"2"'
-sleep 2 # until the log has it, and nothing else
+in_log() {
+    rm -f back.db*
+    "$PROGRAM" restore -o back.db data/backup/shop && [ "$(sqlite3 back.db 'SELECT count(*) FROM t')" = 2 ]
+}
+soon in_log # and nothing else
 ask GET /v1/namespaces/shop
 txid=$(field txid)
 status 200 && has '"open":true' && has '"txid":"00'
@@ -217,13 +230,13 @@ while b"hello_ok" not in got:
     if not more: sys.exit("no hello_ok: %r" % got)
     got += more
 open(sys.argv[3], "w").close()
-s.settimeout(20)
+s.settimeout(60)
 end = s.recv(4096)
 sys.exit(0 if end[:1] == b"\x88" and struct.unpack(">H", end[2:4])[0] == 1012 else "not closed")
 END
     python3 ws.py "$users" "$token" "$dir/greeted" >ws.log 2>&1 &
     socket=$!
-    for _ in $(seq 50); do [ -e greeted ] || sleep 0.1; done
+    for _ in $(seq 600); do [ -e greeted ] || sleep 0.1; done
     what="a WebSocket connection: $(cat ws.log)" && check test -e greeted
 else
     socket=
@@ -254,7 +267,7 @@ ask GET /v1/namespaces '' -H 'Host: evil.example' && status 403
 ask POST /v1/namespaces/large/tokens && token=$(field jwt)
 sql large 'WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM c WHERE x<300000) SELECT max(x) FROM c'
 status 200
-sleep 0.4
+soon grep -q 'msg="slow statement" namespace=large' log
 cp log out
 has 'msg="slow statement" namespace=large'
 stop

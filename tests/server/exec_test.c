@@ -155,7 +155,8 @@ static void test_units_odd(void **state)
     end();
 }
 
-/* A unit may not hold the write lock for longer than anybody else. */
+/* A unit may not hold the write lock for longer than anybody else: it goes on step by step, and
+ * others come in between. */
 static void test_unit_time(void **state)
 {
     (void)state;
@@ -167,21 +168,18 @@ static void test_unit_time(void **state)
     struct buf text = BUF_INIT;
     struct err err;
     struct xcall c;
-    for (int i = 0; i < 60; i++)
+    for (int i = 0; i < 120; i++)
         assert_int_equal(buf_printf(&text, &err, "%s%s", i > 0 ? "," : "", slow), RC_OK);
     char *body;
     assert_true(asprintf(&body, BATCH("%s"), (const char *)text.data) > 0);
     assert_true(xcall_begin(&b, &c, &s, body));
+    uint64_t before = groups();
     exec_begin(&c.x);
-    os_sleep_ms(20);
-    int64_t since = os_mono_ms();
     EXPECT(&b, &other, SQL("INSERT INTO t(b) VALUES (7)"), GOOD);
-    int64_t ms = os_mono_ms() - since;
-    if (ms > 2000) fail_msg("others wait for %lld ms", (long long)ms);
-    xcall_wait(&c);
-    int64_t all_ms = os_mono_ms() - since;
-    if (all_ms < 2 * b.env.txn_ms) fail_msg("it took %lld ms only", (long long)all_ms);
+    assert_non_null(strstr(xcall_wait(&c), GOOD));
     xcall_fini(&c);
+    assert_in_range(groups(), before + 100, before + 122);
+    assert_true(xbed_int(&b, "SELECT count(*) FROM t WHERE a > (SELECT a FROM t WHERE b = 7)") > 0);
     buf_fini(&text);
     free(body);
     end();
@@ -247,7 +245,7 @@ static void test_turn_denied(void **state)
 static void test_hold(void **state)
 {
     (void)state;
-    begin(&(struct sql_engine_opts){.hold_ms = 80});
+    begin(&(struct sql_engine_opts){.hold_ms = 500});
     EXPECT(&b, &s, SQL("BEGIN IMMEDIATE") "," SQL("INSERT INTO t VALUES (1, 1)"), GOOD, GOOD);
     EXPECT(&b, &other, SQL("INSERT INTO t VALUES (2, 2)"), GOOD);
     EXPECT(&b, &s, SQL("INSERT INTO t VALUES (3, 3)"), "TRANSACTION_TIMEOUT");
@@ -266,6 +264,22 @@ static void test_hold(void **state)
 #define ENDLESS                                                                                    \
     "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT max(x) FROM c"
 
+/* What this thread has worked: others may have the processor for as long as they like. */
+static int64_t worked_us(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+static void begin_soon(struct xcall *c)
+{
+    int64_t since = worked_us();
+    exec_begin(&c->x);
+    int64_t us = worked_us() - since;
+    if (us > 100000) fail_msg("%lld us on the thread that brought it", (long long)us);
+}
+
 /* A slow read does not stay on the thread that brought it. */
 static void test_slow_reads(void **state)
 {
@@ -275,18 +289,15 @@ static void test_slow_reads(void **state)
     b.env.query_ms = 60000; /* a sanitizer on a busy machine */
     for (int i = 0; i < 2; i++) {
         assert_true(xcall_begin(&b, &c, &s, SQL(SLOW) "," SQL("INSERT INTO t(b) VALUES (NULL)")));
-        int64_t since = os_mono_us();
-        exec_begin(&c.x);
-        int64_t us = os_mono_us() - since;
-        assert_false(xcall_is_done(&c));
-        if (us > 100000) fail_msg("%lld us on the thread that brought it", (long long)us);
+        begin_soon(&c);
         EXPECT(&b, &other, SQL("SELECT 1"), INT(1));
         assert_non_null(strstr(xcall_wait(&c), INT(1500000)));
         xcall_fini(&c);
     }
     assert_int_equal(xbed_int(&b, "SELECT count(*) FROM t"), 2);
-    assert_true(xcall_begin(&b, &c, &s, SQL(SLOW) "," SQL("INSERT INTO t(b) VALUES (NULL)")));
-    exec_begin(&c.x);
+    assert_true(xcall_begin(&b, &c, &s, SQL(ENDLESS) "," SQL("INSERT INTO t(b) VALUES (NULL)")));
+    begin_soon(&c);
+    assert_false(xcall_is_done(&c));
     atomic_store(&c.gone, true);
     assert_string_equal(xcall_wait(&c), "");
     assert_int_equal(c.x.rc, RC_CANCELED);
@@ -300,7 +311,7 @@ static void test_slow_reads(void **state)
 /* A statement's time runs while it waits for a thread that others have. */
 static void test_slow_queue(void **state)
 {
-    enum { COUNT = 12, LIMIT_MS = 500 };
+    enum { COUNT = 60, LIMIT_MS = 500 }; /* one after another: for 15 s */
     (void)state;
     static struct xcall calls[COUNT];
     static struct session sessions[COUNT];
@@ -318,7 +329,7 @@ static void test_slow_queue(void **state)
         session_fini(&sessions[i]);
     }
     int64_t ms = os_mono_ms() - since;
-    if (ms > COUNT / 3 * LIMIT_MS) fail_msg("%lld ms for all", (long long)ms);
+    if (ms > COUNT / 4 * LIMIT_MS) fail_msg("%lld ms for all", (long long)ms);
     end();
 }
 
@@ -425,7 +436,7 @@ static void test_durable(void **state)
         atomic_store(&b.ts->store, STORE_SLEEPS);
         assert_true(xcall_begin(&b, &c, &s, commits[i]));
         exec_begin(&c.x);
-        int64_t until = os_mono_ms() + 3000;
+        int64_t until = os_mono_ms() + XBED_WAIT_MS;
         while (!xcall_is_done(&c) && fake_waiting(b.ts) == 0 && os_mono_ms() < until)
             os_sleep_ms(1);
         if (xcall_is_done(&c)) fail_msg("nobody waits for the store: %s", commits[i]);

@@ -17,7 +17,7 @@
 #include "base/mem.h"
 #include "base/os.h"
 
-#define CLIENT_WAIT_MS 8000
+#define CLIENT_WAIT_MS 60000
 
 struct client {
     int fd;

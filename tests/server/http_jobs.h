@@ -117,7 +117,6 @@ static inline void *steps_main(void *arg)
 }
 
 struct talk {
-    struct http_upgraded *u;
     int fd;
     struct buf got;
 };
@@ -137,21 +136,20 @@ static inline void *talk_main(void *arg)
     os_sleep_ms(300); /* longer than a head may take: that is over */
     for (int i = 0; i < 2; i++)
         assert_int_equal(os_write_some(t->fd, t->got.data, t->got.size), (int64_t)t->got.size);
-    http_upgrade_close(t->u);
+    os_close(t->fd);
     buf_fini(&t->got);
     mem_free(t);
     return NULL;
 }
 
-static inline void on_upgrade(void *ctx, struct http_upgraded *u, int fd, const void *extra,
-                              size_t extra_size)
+static inline void on_upgrade(void *ctx, int fd, const void *extra, size_t extra_size)
 {
     struct talk *t = mem_calloc(1, sizeof *t);
     struct err err;
     assert_non_null(t);
     assert_ptr_equal(ctx, &finis);
     assert_true((fcntl(fd, F_GETFL) & O_NONBLOCK) != 0);
-    *t = (struct talk){.u = u, .fd = fd};
+    t->fd = fd;
     assert_int_equal(buf_append(&t->got, extra, extra_size, &err), RC_OK);
     int i = atomic_fetch_add(&job_count, 1);
     assert_int_equal(thr_start(&jobs[i], "talk", talk_main, t, &err), RC_OK);

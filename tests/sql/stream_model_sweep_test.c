@@ -391,7 +391,7 @@ static struct actor *next_event(struct world *w)
         if (a->wait == WAIT_TURN && a->client.told) found = a;
     }
     if (found != NULL || held || !waiting) return found;
-    if (!thr_wait(&w->cond, &w->lock, os_mono_ms() + 20000)) fail_msg("nothing happens");
+    if (!thr_wait(&w->cond, &w->lock, os_mono_ms() + 60000)) fail_msg("nothing happens");
     return next_event(w);
 }
 

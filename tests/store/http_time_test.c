@@ -14,7 +14,8 @@
 #include "peer.h"
 #include "store/http.h"
 
-#define STALL_MS 150
+#define STALL_MS 700
+#define LATE_MS  10000 /* for a busy machine; what is not kept to lasts longer */
 
 static struct err err;
 static struct peer *p;
@@ -26,7 +27,7 @@ static int begin(void **state)
 {
     (void)state;
     p = peer_start(NULL, NULL);
-    struct http_conf conf = {.service = peer_url(p), .stall_ms = STALL_MS};
+    struct http_conf conf = {.service = peer_url(p)};
     assert_int_equal(http_open(&conf, &h, &err), RC_OK);
     resp = (struct http_resp){0};
     return 0;
@@ -77,8 +78,8 @@ static void test_throttled(void **state)
     int64_t from_ms = os_mono_ms();
     CLEANUP(http_req_fini) struct http_req req = request("GET", "/");
     assert_int_equal(http_send(own, NULL, &req, &resp, &err), RC_OK);
-    assert_in_range(os_mono_ms() - from_ms, 1000, 2000);
-    assert_in_range(peer_at(p, 1)->at_ms - peer_at(p, 0)->at_ms, 1000, 1500);
+    assert_in_range(os_mono_ms() - from_ms, 1000, 2000 + LATE_MS);
+    assert_in_range(peer_at(p, 1)->at_ms - peer_at(p, 0)->at_ms, 1000, 1500 + LATE_MS);
     assert_int_equal(told, 1);
     pacer_look(pacer, &st);
     assert_int_equal(st.slots, RETRY_SLOTS / 4);
@@ -118,18 +119,18 @@ static int full_port(int fds[20])
     return ntohs(addr.sin_port);
 }
 
-/* Cancelled, or out of time, while it connects, hangs, drips, or uploads to one who does not read:
- * seen within 200 ms. */
+/* Cancelled, or out of time, while it connects, hangs or drips: seen long before anything else
+ * would end it. */
 static void test_cancel(void **state)
 {
     (void)state;
     int fds[20], port = full_port(fds);
     struct peer_resp hang = {.delay_ms = 60000};
-    struct peer_resp drip = {.body_size = 100000, .drip_size = 500, .drip_ms = 20};
+    struct peer_resp drip = {.body_size = 100000, .drip_size = 100, .drip_ms = 20};
     char full[64];
     snprintf(full, sizeof full, "http://127.0.0.1:%d/", port);
     for (int i = 0; i < 6; i++) {
-        struct later l = {.after_ms = 100};
+        struct later l = {.after_ms = 400};
         struct call c = {.cancel = &l.flag};
         pthread_t thread;
         CLEANUP(http_req_fini) struct http_req req = request("GET", "/");
@@ -137,7 +138,7 @@ static void test_cancel(void **state)
         if (i % 3 == 1) peer_push(p, &hang);
         if (i % 3 == 2) peer_push(p, &drip);
         if (i >= 3) {
-            c = (struct call){.deadline_ms = os_mono_ms() + 100};
+            c = (struct call){.deadline_ms = os_mono_ms() + 400};
             l.set_ms = c.deadline_ms;
         } else {
             assert_int_equal(thr_start(&thread, "later", set_later, &l, &err), RC_OK);
@@ -146,7 +147,7 @@ static void test_cancel(void **state)
         int64_t now_ms = os_mono_ms();
         if (i < 3) pthread_join(thread, NULL);
         if (rc != RC_CANCELED) fail_msg("%d: %s: %s", i, rc_name(rc), err.text);
-        assert_in_range(now_ms - l.set_ms, 0, 200);
+        assert_in_range(now_ms - l.set_ms, 0, HTTP_CONNECT_MS / 2);
         assert_int_equal(resp.lost, i % 3 != 0);
         assert_non_null(strstr(err.text, "ask 'x'"));
     }
@@ -169,7 +170,7 @@ static void test_connect_timeout(void **state)
     int64_t from_ms = os_mono_ms();
     enum rc rc = http_send(own, &c, &req, &resp, &err);
     assert_true(rc == RC_AGAIN || rc == RC_CANCELED);
-    assert_in_range(os_mono_ms() - from_ms, 150, 500);
+    assert_in_range(os_mono_ms() - from_ms, 150, HTTP_CONNECT_MS / 2);
     assert_false(resp.lost);
     http_close(own);
     for (int i = 0; i < 20; i++)
@@ -179,35 +180,39 @@ static void test_connect_timeout(void **state)
 static void test_stall(void **state)
 {
     (void)state;
+    struct http *own = NULL;
+    struct http_conf conf = {.service = "stall", .stall_ms = STALL_MS};
+    assert_int_equal(http_open(&conf, &own, &err), RC_OK);
     CLEANUP(http_req_fini) struct http_req req = request("POST", "/");
     req.idempotent = false; /* one try */
     peer_push(p, &(struct peer_resp){.delay_ms = 60000});
     int64_t from_ms = os_mono_ms();
-    assert_int_equal(http_send(h, NULL, &req, &resp, &err), RC_AGAIN);
-    assert_in_range(os_mono_ms() - from_ms, STALL_MS, STALL_MS + 200);
+    assert_int_equal(http_send(own, NULL, &req, &resp, &err), RC_AGAIN);
+    assert_in_range(os_mono_ms() - from_ms, STALL_MS, STALL_MS + LATE_MS);
     assert_non_null(strstr(err.text, "no byte moved for"));
-    /* A drip that never stalls is too slow in the end: 200 bytes may take 150 + 195 ms. */
-    peer_push(p, &(struct peer_resp){.body_size = 200, .drip_size = 1, .drip_ms = 20});
+    /* A drip that never stalls is too slow in the end: 500 bytes may take STALL_MS + 488 ms. */
+    peer_push(p, &(struct peer_resp){.body_size = 500, .drip_size = 1, .drip_ms = 20});
     from_ms = os_mono_ms();
-    assert_int_equal(http_send(h, NULL, &req, &resp, &err), RC_AGAIN);
-    assert_in_range(os_mono_ms() - from_ms, 340, 345 + 200);
+    assert_int_equal(http_send(own, NULL, &req, &resp, &err), RC_AGAIN);
+    assert_in_range(os_mono_ms() - from_ms, STALL_MS + 480, STALL_MS + 488 + LATE_MS);
     assert_non_null(strstr(err.text, "too slow"));
     /* Slow, but fast enough. */
-    peer_push(p, &(struct peer_resp){.body_size = 2000, .drip_size = 500, .drip_ms = 90});
-    assert_int_equal(http_send(h, NULL, &req, &resp, &err), RC_OK);
-    assert_int_equal(resp.text.size, 2000);
+    peer_push(p, &(struct peer_resp){.body_size = 4000, .drip_size = 1000, .drip_ms = 250});
+    assert_int_equal(http_send(own, NULL, &req, &resp, &err), RC_OK);
+    assert_int_equal(resp.text.size, 4000);
     /* Blanks from one who thinks, of unknown size, have all the time of a long text. */
     peer_push(p, &(struct peer_resp){.body = "               ok",
                                      .body_size = 17,
                                      .drip_size = 1,
-                                     .drip_ms = 30,
+                                     .drip_ms = 60,
                                      .chunked = true});
-    assert_int_equal(http_send(h, NULL, &req, &resp, &err), RC_OK);
+    assert_int_equal(http_send(own, NULL, &req, &resp, &err), RC_OK);
     assert_string_equal(resp.text.data, "               ok");
+    http_close(own);
 }
 
-#define SLOW_STALL_MS 250
-#define SLOW_SINK_MS  375
+#define SLOW_STALL_MS 800
+#define SLOW_SINK_MS  1200
 
 static enum rc slow_sink(void *ctx, const void *data, size_t size, struct err *e)
 {
@@ -230,11 +235,18 @@ static void test_slow_sink(void **state)
     req.sink = slow_sink;
     req.sink_ctx = &size;
     peer_push(p,
-              &(struct peer_resp){.body_size = 90, .drip_size = 30, .drip_ms = SLOW_SINK_MS + 25});
+              &(struct peer_resp){.body_size = 60, .drip_size = 30, .drip_ms = SLOW_SINK_MS + 25});
     assert_int_equal(http_send(own, NULL, &req, &resp, &err), RC_OK);
-    assert_int_equal(size, 90);
+    assert_int_equal(size, 60);
     assert_int_equal(peer_count(p), 1);
     http_close(own);
+}
+
+static enum rc fail_and_cancel(void *ctx, struct retry_hint *hint, struct err *e)
+{
+    (void)hint;
+    atomic_store((atomic_bool *)ctx, true);
+    return err_set(e, RC_AGAIN, "once more");
 }
 
 /* A name that no name server is asked for, since a label has at most 63 characters. Each try fails
@@ -242,16 +254,22 @@ static void test_slow_sink(void **state)
 static void test_unknown_name(void **state)
 {
     (void)state;
-    struct call c = {.deadline_ms = os_mono_ms() + 900};
+    struct pacer *pacer = NULL;
+    struct pacer_state st;
+    assert_int_equal(pacer_open(peer_url(p), NULL, NULL, &pacer, &err), RC_OK);
+    for (pacer_look(pacer, &st); st.budget > 2 * RETRY_COST; pacer_look(pacer, &st)) {
+        atomic_bool cancel = false;
+        struct call c = {.cancel = &cancel};
+        assert_int_equal(retry_run(pacer, &c, fail_and_cancel, &cancel, &err), RC_CANCELED);
+    }
     CLEANUP(http_req_fini) struct http_req req = request("GET", "/");
     snprintf(url, sizeof url, "http://%.64s.test/",
              "0123456789012345678901234567890123456789012345678901234567890123456789");
-    assert_int_equal(http_send(h, &c, &req, &resp, &err), RC_AGAIN);
+    assert_int_equal(http_send(h, NULL, &req, &resp, &err), RC_AGAIN); /* two more tries */
+    pacer_close(pacer);
     assert_non_null(strstr(err.text, "cannot be resolved"));
     assert_null(strstr(err.text, "at first"));
-    unsigned tries = 0;
-    assert_int_equal(sscanf(strrchr(err.text, '('), "(%u tries", &tries), 1);
-    assert_true(tries >= 3);
+    assert_non_null(strstr(err.text, "(3 tries in "));
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, begin, end)

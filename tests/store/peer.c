@@ -226,7 +226,7 @@ void peer_forget(struct peer *p)
 
 void peer_drop_idle(struct peer *p)
 {
-    int64_t end_ms = os_mono_ms() + 1000;
+    int64_t end_ms = os_mono_ms() + 60000;
     thr_lock(&p->lock);
     for (struct conn *c = p->conns; c != NULL && os_mono_ms() < end_ms;) {
         c = c->next;

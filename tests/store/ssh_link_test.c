@@ -238,7 +238,7 @@ static void test_silence(void **state)
     int64_t took = os_mono_ms() - start;
     server_end(&s);
     assert_int_equal(rc, RC_CANCELED);
-    assert_in_range(took, 290, 2000);
+    assert_in_range(took, 290, 20000);
 
     atomic_bool cancel = false;
     pthread_t thread;
@@ -251,7 +251,7 @@ static void test_silence(void **state)
     pthread_join(thread, NULL);
     server_end(&s);
     assert_int_equal(rc, RC_CANCELED);
-    assert_in_range(took, 100, 2000);
+    assert_in_range(took, 100, 20000);
 }
 
 static void test_nobody(void **state)
