@@ -1,4 +1,4 @@
-/* crew.h -- a writer with a thread that works for it, and writes made of SQL texts. */
+/* crew.h -- a writer with two threads that work for it, and writes made of SQL texts. */
 #ifndef TESTS_SQL_CREW_H
 #define TESTS_SQL_CREW_H
 #include "base/buf.h"
@@ -6,13 +6,18 @@
 
 #define JOB_STATEMENTS 4
 
+struct crew_thread {
+    struct crew *crew;
+    pthread_t id;
+    bool woken;
+};
 struct crew {
     struct sql_writer *writer;
-    pthread_t thread;
+    struct crew_thread worker, helper;
     pthread_mutex_t lock;
     pthread_cond_t cond;
-    bool woken, stop, paused;
-    unsigned wakes;
+    bool stop, paused;
+    unsigned wakes, helps;
 };
 struct job {
     struct sql_write write;
@@ -35,6 +40,7 @@ enum rc job_run(struct crew *e, const char *sql); /* submit, wait, forget */
 
 /* A turn of the writer, with a connection of its own. */
 struct hold {
+    struct err err; /* of hold_begin */
     struct crew *crew;
     struct sql_conn *conn;
     struct sql_turn turn;
