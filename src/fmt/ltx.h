@@ -73,6 +73,11 @@ void ltx_encoder_free(struct ltx_encoder *enc);  /* NULL is fine; unfinished is 
  * Fails: RC_INVALID order; RC_NO_MEM. */
 MUST_CHECK enum rc ltx_encoder_page(struct ltx_encoder *enc, uint32_t pgno, const void *page,
                                     struct buf *frames, struct buf *index, struct err *err);
+/* Take over a frame of another file as it is, in the place of a page: frame[0..size), of which
+ * ltx_unpack made `sum` from a crc of 0. The frame itself is the caller's to write, at the end of
+ * the frames so far. Fails: RC_INVALID order; RC_NO_MEM. */
+MUST_CHECK enum rc ltx_encoder_frame(struct ltx_encoder *enc, const uint8_t *frame, size_t size,
+                                     uint64_t sum, struct buf *index, struct err *err);
 /* Append the end mark to frames and the tail to index; fill header and trailer bytes. h must carry
  * LTX_FLAG_NO_CHECKSUM: a file that Litestream can compact has no other form.
  * Fails: RC_INVALID header, a snapshot that misses pages, a page above page_count; RC_NO_MEM. */

@@ -33,6 +33,8 @@ struct ltx_encoder {
 static size_t pack_block(struct ltx_encoder *enc, const void *page, uint8_t *out);
 static size_t pack_frame(struct ltx_encoder *enc, const void *page, uint8_t *out);
 static size_t compress(struct ltx_encoder *enc, const void *page, uint8_t *out);
+static enum rc page_check(const struct ltx_encoder *enc, uint32_t pgno, struct err *err);
+static void page_done(struct ltx_encoder *enc, uint32_t pgno, size_t size, struct buf *index);
 static void index_add(struct ltx_encoder *enc, uint32_t pgno, size_t size, struct buf *index);
 static void index_put(struct ltx_encoder *enc, const void *data, size_t size, struct buf *index);
 static enum rc finish_check(const struct ltx_encoder *enc, const struct ltx_header *h,
@@ -76,11 +78,7 @@ void ltx_encoder_free(struct ltx_encoder *enc)
 enum rc ltx_encoder_page(struct ltx_encoder *enc, uint32_t pgno, const void *page,
                          struct buf *frames, struct buf *index, struct err *err)
 {
-    const uint32_t lock = ltx_lock_page(enc->page_size);
-    ASSERT(!enc->finished);
-    if (pgno <= enc->last_pgno || pgno == lock)
-        return err_set(err, RC_INVALID, "LTX encoder: page %u after page %u%s", pgno,
-                       enc->last_pgno, pgno == lock ? " is the lock page" : "");
+    TRY(page_check(enc, pgno, err));
     TRY(buf_reserve(frames, ltx_frame_size_max(enc->page_size), err));
     TRY(buf_reserve(index, 3 * LTX__VARINT_MAX, err));
 
@@ -97,10 +95,21 @@ enum rc ltx_encoder_page(struct ltx_encoder *enc, uint32_t pgno, const void *pag
     enc->frames_crc = crc64(crc64(enc->frames_crc, out, hashed), page, enc->page_size);
     enc->frames_hashed += hashed + enc->page_size;
     frames->size += size;
-    index_add(enc, pgno, size, index);
-    enc->dense = enc->dense && pgno == enc->last_pgno + 1 + (enc->last_pgno + 1 == lock);
-    enc->last_pgno = pgno;
-    enc->off += size;
+    page_done(enc, pgno, size, index);
+    return RC_OK;
+}
+
+enum rc ltx_encoder_frame(struct ltx_encoder *enc, const uint8_t *frame, size_t size, uint64_t sum,
+                          struct buf *index, struct err *err)
+{
+    const uint32_t pgno = get_be32(frame);
+    uint64_t hashed = LTX__PAGE_HEADER_SIZE + enc->page_size;
+    if (get_be16(frame + 4) == LTX_ENC_BLOCK) hashed += LTX__BLOCK_SIZE_SIZE;
+    TRY(page_check(enc, pgno, err));
+    TRY(buf_reserve(index, 3 * LTX__VARINT_MAX, err));
+    enc->frames_crc = crc64_combine(enc->frames_crc, sum, hashed);
+    enc->frames_hashed += hashed;
+    page_done(enc, pgno, size, index);
     return RC_OK;
 }
 
@@ -172,7 +181,25 @@ static size_t compress(struct ltx_encoder *enc, const void *page, uint8_t *out)
     return (size_t)size;
 }
 
-/* Room for it is reserved. */
+static enum rc page_check(const struct ltx_encoder *enc, uint32_t pgno, struct err *err)
+{
+    const bool lock = pgno == ltx_lock_page(enc->page_size);
+    ASSERT(!enc->finished);
+    if (pgno > enc->last_pgno && !lock) return RC_OK;
+    return err_set(err, RC_INVALID, "LTX encoder: page %u after page %u%s", pgno, enc->last_pgno,
+                   lock ? " is the lock page" : "");
+}
+
+/* A frame of that size stands at the end of the frames now. Room in the index is reserved. */
+static void page_done(struct ltx_encoder *enc, uint32_t pgno, size_t size, struct buf *index)
+{
+    const uint32_t lock = ltx_lock_page(enc->page_size);
+    index_add(enc, pgno, size, index);
+    enc->dense = enc->dense && pgno == enc->last_pgno + 1 + (enc->last_pgno + 1 == lock);
+    enc->last_pgno = pgno;
+    enc->off += size;
+}
+
 static void index_add(struct ltx_encoder *enc, uint32_t pgno, size_t size, struct buf *index)
 {
     uint8_t entry[3 * LTX__VARINT_MAX];

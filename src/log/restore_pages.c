@@ -27,6 +27,7 @@
 #include "base/os.h"
 #include "fmt/crc64.h"
 #include "fmt/ltx.h"
+#include "log/source.h"
 #include <string.h>
 
 #define PARALLEL_DEFAULT 8
@@ -43,31 +44,17 @@
 #define CHUNK_CARRY      32           /* an entry cut by the chunk's end: three varints at most */
 #define BATCH_PAGES      32768
 #define BATCH_RANGES     4096
-#define TAIL_SIZE        (8 + LTX_TRAILER_SIZE)
-#define END_MARK_SIZE    6
-#define FRAME_MIN        14  /* the least bytes a page takes in a file, index entry included */
+#define FRAME_MIN        14 /* the least bytes a page takes in a file, index entry included */
 #define WRITE_BEHIND     (64u << 10) /* smaller writes are left for the system to collect */
 #define PROGRESS_MS      100
 
-struct source { /* one planned file while its group is worked on */
-    const struct log_file *file;
-    char key[STORE_KEY_MAX + 1];
-    struct ltx_header header;
-    uint8_t head[LTX_HEADER_SIZE], tail[TAIL_SIZE];
-    uint8_t *whole; /* all of it, in the group's memory; NULL when it is not small */
-    uint64_t index_off, index_size;
-    /* checksum of the whole file, when it is wanted: */
-    uint64_t frames_end;          /* frames must follow one another without holes */
-    uint64_t sum;                 /* of header and frames so far */
-    uint64_t rest_sum, rest_size; /* of what follows the frames */
-};
 struct page_ref {
     uint64_t off;
     uint32_t pgno, size;
     bool wins;
 };
 struct range { /* neighbouring frames of one file */
-    const struct source *source;
+    const struct log_source *source;
     size_t index; /* of the source in the group */
     uint64_t off, end;
     uint32_t first, count;  /* into the batch's pages */
@@ -97,13 +84,12 @@ struct pages {
     struct ltx_header last;
     uint32_t lock_page;
     uint64_t last_post; /* its post-apply checksum, 0 when not tracked */
-    uint64_t frame_max; /* less than RANGE_MIN */
     uint64_t wanted;    /* pages of the result that a file must provide */
     bool whole;         /* no digest: read everything */
     /* [owner] */
     uint64_t claimed;
     uint8_t *bitmap;
-    struct source *group;
+    struct log_source *group;
     size_t group_first, group_count; /* index of group[0] in the plan */
     uint8_t *group_mem;
     struct page_ref *refs;
@@ -111,7 +97,7 @@ struct pages {
     uint32_t ref_count, range_count;
     struct chunk chunks[2];
     struct chunk *ahead; /* the chunk to fetch beside the next batch, NULL for none */
-    const struct source *ahead_source;
+    const struct log_source *ahead_source;
     /* [lock] */
     pthread_mutex_t lock;
     struct slot slots[PARALLEL_MAX];
@@ -129,22 +115,17 @@ static enum rc pages_end(struct pages *p, struct restore_result *ret_result, str
 static enum rc name_missing(const struct pages *p, struct err *err);
 static enum rc group_run(struct pages *p, size_t end, struct err *err);
 static enum rc source_open(void *ctx, uint64_t i, struct err *err);
-static enum rc source_parse(struct source *s, struct err *err);
-static enum rc source_walk(struct pages *p, struct source *s, struct err *err);
-static enum rc source_walk_chunks(struct pages *p, struct source *s, struct ltx_index_reader *r,
+static enum rc source_walk(struct pages *p, struct log_source *s, struct err *err);
+static enum rc source_walk_chunks(struct pages *p, struct log_source *s, struct ltx_index_reader *r,
                                   size_t *ret_left, struct err *err);
 static void chunk_set(struct chunk *ch, uint64_t off, uint64_t end);
-static enum rc chunk_fetch(struct pages *p, const struct source *s, struct chunk *ch,
+static enum rc chunk_fetch(struct pages *p, const struct log_source *s, struct chunk *ch,
                            struct err *err);
-static enum rc source_rest(const struct pages *p, struct source *s, const uint8_t *data,
-                           size_t size, struct err *err);
-static enum rc source_feed(struct pages *p, struct source *s, struct ltx_index_reader *r,
+static enum rc source_feed(struct pages *p, struct log_source *s, struct ltx_index_reader *r,
                            const uint8_t *data, size_t *size, struct err *err);
-static enum rc source_check_sum(const struct source *s, struct err *err);
-static enum rc take_entry(struct pages *p, struct source *s, const struct ltx_index_entry *e,
+static enum rc take_entry(struct pages *p, struct log_source *s, const struct ltx_index_entry *e,
                           struct err *err);
-static enum rc claim(struct pages *p, const struct source *s, uint32_t pgno, bool *ret_wins,
-                     struct err *err);
+static void claim(struct pages *p, uint32_t pgno, bool *ret_wins);
 static enum rc batch_run(struct pages *p, struct err *err);
 static enum rc batch_job(void *ctx, uint64_t i, struct err *err);
 static enum rc range_run(struct pages *p, struct range *r, struct slot *slot, struct err *err);
@@ -155,8 +136,9 @@ static enum rc run_write(const struct pages *p, uint32_t first, uint32_t count, 
 static bool all_zero(const uint8_t *data, size_t size);
 static enum rc slot_take(struct pages *p, struct slot **ret_slot, struct err *err);
 static void slot_give(struct pages *p, struct slot *slot);
-static enum rc fetch(struct pages *p, const struct source *s, uint64_t off, void *dst, size_t size,
-                     struct err *err);
+static enum rc fetch(struct pages *p, const struct log_source *s, uint64_t off, void *dst,
+                     size_t size, struct err *err);
+static enum rc note_gone(struct pages *p, const struct log_source *s, enum rc rc);
 static void progress(struct pages *p, uint64_t bytes, bool last);
 
 enum rc restore_pages(const struct log *lg, const struct call *c, const struct restore_opts *opts,
@@ -219,12 +201,11 @@ static void pages_fini(struct pages *p)
 /* The newest file is open: it says what the result looks like. */
 static enum rc pages_begin(struct pages *p, struct err *err)
 {
-    const struct source *s = &p->group[p->group_count - 1];
+    const struct log_source *s = &p->group[p->group_count - 1];
     p->last = s->header;
     p->whole = !s->header.has_digest;
     if (!(s->header.flags & LTX_FLAG_NO_CHECKSUM)) p->last_post = get_be64(s->tail + 8);
     p->lock_page = ltx_lock_page(p->last.page_size);
-    p->frame_max = ltx_frame_size_max(p->last.page_size);
     p->wanted = p->last.page_count;
     if (p->last.page_count >= p->lock_page) p->wanted--;
     if (p->wanted > p->bytes_total / FRAME_MIN)
@@ -294,8 +275,8 @@ static enum rc group_run(struct pages *p, size_t end, struct err *err)
     p->group_count = end - first;
     held = 0;
     for (size_t i = 0; i < p->group_count; i++) {
-        struct source *s = &p->group[i];
-        *s = (struct source){.file = &p->plan->items[first + i]};
+        struct log_source *s = &p->group[i];
+        *s = (struct log_source){.file = &p->plan->items[first + i]};
         if (s->file->size > SMALL_SIZE) continue;
         s->whole = p->group_mem + held;
         held += s->file->size;
@@ -306,7 +287,7 @@ static enum rc group_run(struct pages *p, size_t end, struct err *err)
         TRY(source_walk(p, &p->group[i - 1], err));
     TRY(batch_run(p, err));
     for (size_t i = 0; p->whole && i < p->group_count; i++)
-        TRY(source_check_sum(&p->group[i], err));
+        TRY(log_source_check_sum(&p->group[i], err));
     thr_lock(&p->lock);
     p->bytes_before += bytes;
     p->bytes_group = 0;
@@ -317,66 +298,38 @@ static enum rc group_run(struct pages *p, size_t end, struct err *err)
 static enum rc source_open(void *ctx, uint64_t i, struct err *err)
 {
     struct pages *p = ctx;
-    struct source *s = &p->group[i];
-    const struct log_file *f = s->file;
-    log_key(p->lg, f->level, f->txid_min, f->txid_max, s->key);
-    if (s->whole != NULL) {
-        TRY(fetch(p, s, 0, s->whole, f->size, err));
-        memcpy(s->head, s->whole, sizeof s->head);
-        memcpy(s->tail, s->whole + f->size - sizeof s->tail, sizeof s->tail);
-        progress(p, f->size, false);
-    } else {
-        TRY(fetch(p, s, 0, s->head, sizeof s->head, err));
-        TRY(fetch(p, s, f->size - sizeof s->tail, s->tail, sizeof s->tail, err));
-        progress(p, sizeof s->head + sizeof s->tail, false);
-    }
-    if (source_parse(s, err) != RC_OK) return err_wrap(err, "'%s'", s->key);
-    return RC_OK;
-}
-
-static enum rc source_parse(struct source *s, struct err *err)
-{
-    const struct ltx_header *h = &s->header;
-    TRY(ltx_header_get(s->head, &s->header, err));
-    if (h->txid_min != s->file->txid_min || h->txid_max != s->file->txid_max)
-        return err_set(err, RC_CORRUPT, "its header says transactions %016llx to %016llx",
-                       (unsigned long long)h->txid_min, (unsigned long long)h->txid_max);
-    TRY(ltx_index_locate(s->tail, s->file->size, &s->index_off, &s->index_size, err));
-    if (s->index_off < LTX_HEADER_SIZE + END_MARK_SIZE)
-        return err_set(err, RC_CORRUPT, "its page index begins inside the header");
-    s->frames_end = LTX_HEADER_SIZE;
-    s->sum = crc64(0, s->head, sizeof s->head);
+    struct log_source *s = &p->group[i];
+    log_source_name(p->lg, s);
+    enum rc rc = log_source_open(p->lg, p->c, s, err);
+    if (rc != RC_OK) return note_gone(p, s, rc);
+    progress(p, s->whole != NULL ? s->file->size : sizeof s->head + sizeof s->tail, false);
     return RC_OK;
 }
 
 /* Read the index from front to back and take what it names. */
-static enum rc source_walk(struct pages *p, struct source *s, struct err *err)
+static enum rc source_walk(struct pages *p, struct log_source *s, struct err *err)
 {
-    struct ltx_index_reader r = {.frames_end = s->index_off - END_MARK_SIZE,
-                                 .page_count = s->header.page_count};
+    struct ltx_index_reader r = log_source_reader(s);
     if (s->header.page_size != p->last.page_size)
         return err_set(err, RC_CORRUPT, "'%s' has pages of %u bytes, newer files have %u", s->key,
                        s->header.page_size, p->last.page_size);
     size_t left = (size_t)s->index_size;
     if (s->whole != NULL) {
-        const uint8_t *mark = s->whole + s->index_off - END_MARK_SIZE;
-        TRY(source_rest(p, s, mark, END_MARK_SIZE + left, err));
-        TRY(source_feed(p, s, &r, mark + END_MARK_SIZE, &left, err));
+        const uint8_t *mark = s->whole + s->index_off - LOG_SOURCE_END_MARK;
+        TRY(log_source_rest(s, mark, LOG_SOURCE_END_MARK + left, p->whole, err));
+        TRY(source_feed(p, s, &r, mark + LOG_SOURCE_END_MARK, &left, err));
     } else {
         TRY(source_walk_chunks(p, s, &r, &left, err));
     }
-    if (!r.done || left > 0)
-        return err_set(err, RC_CORRUPT, "'%s': its page index does not end where it should",
-                       s->key);
-    return source_rest(p, s, s->tail, 8 + 8, err);
+    return log_source_end(s, &r, left, p->whole, err);
 }
 
 /* The same for an index that may be large. *ret_left: bytes after its end. */
-static enum rc source_walk_chunks(struct pages *p, struct source *s, struct ltx_index_reader *r,
+static enum rc source_walk_chunks(struct pages *p, struct log_source *s, struct ltx_index_reader *r,
                                   size_t *ret_left, struct err *err)
 {
-    uint64_t off = s->index_off - END_MARK_SIZE, end = s->index_off + s->index_size;
-    size_t carry = 0, skip = END_MARK_SIZE;
+    uint64_t off = s->index_off - LOG_SOURCE_END_MARK, end = s->index_off + s->index_size;
+    size_t carry = 0, skip = LOG_SOURCE_END_MARK;
     struct chunk *now = &p->chunks[0], *next = &p->chunks[1];
     p->ahead_source = s;
     chunk_set(now, off, end);
@@ -386,7 +339,7 @@ static enum rc source_walk_chunks(struct pages *p, struct source *s, struct ltx_
         p->ahead = next->size > 0 ? next : NULL;
         const uint8_t *from = now->mem + CHUNK_CARRY - carry + skip;
         const uint8_t *to = now->mem + CHUNK_CARRY + now->size;
-        TRY(source_rest(p, s, now->mem + CHUNK_CARRY, now->size, err));
+        TRY(log_source_rest(s, now->mem + CHUNK_CARRY, now->size, p->whole, err));
         carry = (size_t)(to - from);
         TRY(source_feed(p, s, r, from, &carry, err));
         if (carry <= CHUNK_CARRY) memcpy(next->mem + CHUNK_CARRY - carry, to - carry, carry);
@@ -407,7 +360,7 @@ static void chunk_set(struct chunk *ch, uint64_t off, uint64_t end)
     ch->size = end - off < CHUNK_SIZE ? (size_t)(end - off) : CHUNK_SIZE;
 }
 
-static enum rc chunk_fetch(struct pages *p, const struct source *s, struct chunk *ch,
+static enum rc chunk_fetch(struct pages *p, const struct log_source *s, struct chunk *ch,
                            struct err *err)
 {
     TRY(fetch(p, s, ch->off, ch->mem + CHUNK_CARRY, ch->size, err));
@@ -416,20 +369,9 @@ static enum rc chunk_fetch(struct pages *p, const struct source *s, struct chunk
     return RC_OK;
 }
 
-/* Account for bytes behind the frames; the first of them must be the end mark. */
-static enum rc source_rest(const struct pages *p, struct source *s, const uint8_t *data,
-                           size_t size, struct err *err)
-{
-    if (s->rest_size == 0 && !all_zero(data, END_MARK_SIZE))
-        return err_set(err, RC_CORRUPT, "'%s': no end mark behind the page frames", s->key);
-    if (p->whole) s->rest_sum = crc64(s->rest_sum, data, size);
-    s->rest_size += size;
-    return RC_OK;
-}
-
 /* *size: in, bytes at data; out, bytes left over: the piece of an entry, or what follows the end.
  */
-static enum rc source_feed(struct pages *p, struct source *s, struct ltx_index_reader *r,
+static enum rc source_feed(struct pages *p, struct log_source *s, struct ltx_index_reader *r,
                            const uint8_t *data, size_t *size, struct err *err)
 {
     size_t at = 0;
@@ -445,32 +387,14 @@ static enum rc source_feed(struct pages *p, struct source *s, struct ltx_index_r
     return RC_OK;
 }
 
-static enum rc source_check_sum(const struct source *s, struct err *err)
-{
-    uint64_t want = get_be64(s->tail + 16);
-    uint64_t got = crc64_combine(s->sum, s->rest_sum, s->rest_size) | LTX_SUM_FLAG;
-    if (s->frames_end != s->index_off - END_MARK_SIZE)
-        return err_set(err, RC_CORRUPT, "'%s': its index misses frames at the end", s->key);
-    if (got == want) return RC_OK;
-    return err_set(err, RC_CORRUPT, "'%s': file checksum is %016llx, its content has %016llx",
-                   s->key, (unsigned long long)want, (unsigned long long)got);
-}
-
 /* ---- Which file provides a page ---- */
 
-static enum rc take_entry(struct pages *p, struct source *s, const struct ltx_index_entry *e,
+static enum rc take_entry(struct pages *p, struct log_source *s, const struct ltx_index_entry *e,
                           struct err *err)
 {
     bool wins = false;
-    if (e->size > p->frame_max)
-        return err_set(err, RC_CORRUPT, "'%s': the frame of page %u has %llu bytes", s->key,
-                       e->pgno, (unsigned long long)e->size);
-    if (p->whole && e->off != s->frames_end)
-        return err_set(err, RC_CORRUPT, "'%s': the frame of page %u begins at %llu, not %llu",
-                       s->key, e->pgno, (unsigned long long)e->off,
-                       (unsigned long long)s->frames_end);
-    s->frames_end = e->off + e->size;
-    TRY(claim(p, s, e->pgno, &wins, err));
+    TRY(log_source_entry(s, e, p->whole, err));
+    claim(p, e->pgno, &wins);
     if (!wins && !p->whole) return RC_OK;
     if (p->ref_count == BATCH_PAGES || p->range_count == BATCH_RANGES) TRY(batch_run(p, err));
     struct range *r = p->range_count > 0 ? &p->ranges[p->range_count - 1] : NULL;
@@ -488,19 +412,15 @@ static enum rc take_entry(struct pages *p, struct source *s, const struct ltx_in
 
 /* The first file, from the newest on, to name a page provides it. Pages past the end of the
  * result were cut off by a later transaction. */
-static enum rc claim(struct pages *p, const struct source *s, uint32_t pgno, bool *ret_wins,
-                     struct err *err)
+static void claim(struct pages *p, uint32_t pgno, bool *ret_wins)
 {
-    if (pgno == p->lock_page || pgno > s->header.page_count)
-        return err_set(err, RC_CORRUPT, "'%s' holds page %u, which cannot be", s->key, pgno);
     *ret_wins = false;
-    if (pgno > p->last.page_count) return RC_OK;
+    if (pgno > p->last.page_count) return;
     uint8_t *byte = &p->bitmap[pgno / 8], bit = (uint8_t)(1u << pgno % 8);
-    if (*byte & bit) return RC_OK;
+    if (*byte & bit) return;
     *byte |= bit;
     p->claimed++;
     *ret_wins = true;
-    return RC_OK;
 }
 
 /* ---- Ranges ---- */
@@ -512,7 +432,7 @@ static enum rc batch_run(struct pages *p, struct err *err)
     if (!ahead) p->ahead = NULL;
     TRY(thr_each(p->threads, p->range_count + (ahead ? 1 : 0), batch_job, p, err));
     for (uint32_t i = 0; p->whole && i < p->range_count; i++) {
-        struct source *s = &p->group[p->ranges[i].index];
+        struct log_source *s = &p->group[p->ranges[i].index];
         s->sum = crc64_combine(s->sum, p->ranges[i].sum, p->ranges[i].sum_size);
     }
     p->ref_count = p->range_count = 0;
@@ -533,7 +453,7 @@ static enum rc batch_job(void *ctx, uint64_t i, struct err *err)
 
 static enum rc range_run(struct pages *p, struct range *r, struct slot *slot, struct err *err)
 {
-    const struct source *s = r->source;
+    const struct log_source *s = r->source;
     const uint8_t *in;
     struct digest digest = {0};
     uint64_t page_sums = 0;
@@ -634,15 +554,18 @@ static void slot_give(struct pages *p, struct slot *slot)
 /* ---- The store, and the caller ---- */
 
 /* One range of a planned file. The store has tried again already as often as made sense. */
-static enum rc fetch(struct pages *p, const struct source *s, uint64_t off, void *dst, size_t size,
-                     struct err *err)
+static enum rc fetch(struct pages *p, const struct log_source *s, uint64_t off, void *dst,
+                     size_t size, struct err *err)
 {
-    enum rc rc = store_read(p->lg->store, p->c, s->key, off, dst, size, err);
-    if (rc == RC_NOT_FOUND) {
-        thr_lock(&p->lock);
-        p->gone = (size_t)(s->file - p->plan->items);
-        thr_unlock(&p->lock);
-    }
+    return note_gone(p, s, store_read(p->lg->store, p->c, s->key, off, dst, size, err));
+}
+
+static enum rc note_gone(struct pages *p, const struct log_source *s, enum rc rc)
+{
+    if (rc != RC_NOT_FOUND) return rc;
+    thr_lock(&p->lock);
+    p->gone = (size_t)(s->file - p->plan->items);
+    thr_unlock(&p->lock);
     return rc;
 }
 

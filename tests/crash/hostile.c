@@ -10,7 +10,7 @@
 #include <string.h>
 #include "scenario.h"
 
-#define CATCH_UP_MS 30000
+#define CATCH_UP_MS 120000
 
 static void finish(struct scenario_env *env, struct bed *b);
 static void catch_up_and_kill(struct scenario_env *env, struct bed *b, struct model *m);
@@ -95,6 +95,7 @@ static void checkpoints_while_up(struct scenario_env *env, struct bed *b)
     scenario_bed(env, b, (struct bed_opts){.min_checkpoint_pages = 20, .checkpoint_ms = 100});
     bed_writer_run(b, (const char *const[]){"--ops", "1", NULL});
     bed_daemon_start(b, env->program, NULL);
+    bed_wait_seq(b, env->program, bed_source_seq(b), CATCH_UP_MS);
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
         for (int writer = 0; writer < 3; writer++) {
             bed_writer_start(

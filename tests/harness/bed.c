@@ -9,7 +9,8 @@
 #define ONCE_MS    120000
 #define RESTORE_MS 120000
 #define ARGS_MAX   48
-/* One that has not yet got as far as its signal handlers simply dies. */
+/* One that has not yet got as far as its signal handlers simply dies; for one whose language sets
+ * handlers for all signals first, the time says so. */
 #define YOUNG_MS 2000
 
 struct range {
@@ -24,6 +25,7 @@ static bool parse_name(const char *name, struct range *ret_range);
 static int by_max(const void *a, const void *b);
 static void hour_if_zero(int *ms);
 static void copy_outside(const char *from, const char *to);
+static bool catches(pid_t pid, int sig);
 
 void bed_init(struct bed *b, const char *dir, const char *writer_program, uint64_t seed,
               struct bed_opts opts)
@@ -93,7 +95,7 @@ void bed_daemon_stop(struct bed *b, int sig)
 {
     bed_daemon_check(b);
     if (b->daemon == 0) return;
-    bool young = now_ms() - b->daemon_start_ms < YOUNG_MS;
+    bool young = now_ms() - b->daemon_start_ms < YOUNG_MS || !catches(b->daemon, sig);
     kill(b->daemon, sig);
     int status = wait_exit(b->daemon, TERM_MS);
     bool dead_is_fine = sig == SIGKILL || b->fault_armed;
@@ -149,8 +151,10 @@ void bed_writers_stop(struct bed *b, int sig)
 {
     bed_writers_check(b);
     bool young = now_ms() - b->writer_start_ms < YOUNG_MS; /* the last one is */
-    for (int i = 0; i < b->writer_count; i++)
+    for (int i = 0; i < b->writer_count; i++) {
+        young |= !catches(b->writers[i], sig);
         kill(b->writers[i], sig);
+    }
     for (int i = 0; i < b->writer_count; i++) {
         int status = wait_exit(b->writers[i], TERM_MS);
         if (status != 0 && !((sig == SIGKILL || young) && status == 128 + sig)) {
@@ -426,4 +430,18 @@ static void copy_outside(const char *from, const char *to)
 {
     const char *argv[] = {"cp", from, to, NULL};
     if (run(argv, (struct spawn_opts){0}, 600000) != 0) die("cp '%s' '%s'", from, to);
+}
+
+/* Has the process a handler for the signal by now? */
+static bool catches(pid_t pid, int sig)
+{
+    char path[TOOL_PATH_MAX], line[256];
+    unsigned long long caught = 0;
+    path_join(path, "/proc/%d/status", (int)pid);
+    FILE *f = fopen(path, "re");
+    while (f != NULL && fgets(line, sizeof line, f) != NULL) {
+        if (sscanf(line, "SigCgt: %llx", &caught) == 1) break;
+    }
+    if (f != NULL) fclose(f);
+    return caught >> (sig - 1) & 1;
 }

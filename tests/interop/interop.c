@@ -13,7 +13,7 @@
 #include <time.h>
 #include "scenario.h"
 
-#define CATCH_UP_MS 30000
+#define CATCH_UP_MS 120000
 
 static void check_with_both(struct scenario_env *env, struct bed *b, const char *last);
 static void finish(struct scenario_env *env, struct bed *b, const char *owner);
@@ -275,6 +275,7 @@ static void one_writes_other_restores(struct scenario_env *env, struct bed *b, c
                                        .snapshot_ms = 900});
         bed_writer_run(b, (const char *const[]){"--ops", "10", NULL});
         bed_daemon_start(b, by, NULL);
+        bed_wait_seq(b, by, bed_source_seq(b), CATCH_UP_MS);
         for (int k = 0; k < 4; k++) {
             bed_writer_start(b, (const char *const[]){"--rate", "300", NULL});
             sleep_ms(500);
