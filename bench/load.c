@@ -63,6 +63,7 @@ static void fill(enum load_mode mode, const struct target *target, uint64_t coun
 static void measure(void);
 static void hold(void);
 static void tell_idle(void);
+static double idle_each(double now_mb);
 static struct usage usage_of(pid_t pid);
 static void report(const struct worker *sum, double client_cpu, double server_cpu, double rss_mb);
 
@@ -251,23 +252,30 @@ static void hold(void)
     phase_run(&p, &sum);
     struct usage end = usage_of(opts.pid);
     if (opts.json) {
-        printf("\"reconnects\":%llu}\n", (unsigned long long)sum.reconnects);
+        printf("\"rested_mb\":%.1f,\"bytes_each_rested\":%.0f,\"reconnects\":%llu}\n", end.rss_mb,
+               idle_each(end.rss_mb), (unsigned long long)sum.reconnects);
         return;
     }
-    printf("after %.1f s: %.1f MB, %.2f s of CPU in all, %llu connections ended early\n",
-           opts.seconds, end.rss_mb, end.cpu_s - cpu_before, (unsigned long long)sum.reconnects);
+    printf("after %.1f s: %.1f MB, %.0f bytes each, %.2f s of CPU in all, "
+           "%llu connections ended early\n",
+           opts.seconds, end.rss_mb, idle_each(end.rss_mb), end.cpu_s - cpu_before,
+           (unsigned long long)sum.reconnects);
 }
 
 static void tell_idle(void)
 {
     double now_mb = usage_of(opts.pid).rss_mb;
-    double each = (now_mb - idle_before_mb) * 1048576 / opts.idle;
     const char *form =
         opts.json ? "{\"idle\":%u,\"before_mb\":%.1f,\"after_mb\":%.1f,\"bytes_each\":%.0f,"
                   : "%u WebSockets with a stream: %.1f MB before, %.1f MB now, "
                     "%.0f bytes each\n";
-    printf(form, opts.idle, idle_before_mb, now_mb, each);
+    printf(form, opts.idle, idle_before_mb, now_mb, idle_each(now_mb));
     fflush(stdout);
+}
+
+static double idle_each(double now_mb)
+{
+    return (now_mb - idle_before_mb) * 1048576 / opts.idle;
 }
 
 /* Zeros where there is no such process. */

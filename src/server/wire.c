@@ -13,7 +13,8 @@
 #include "base/os.h"
 #include "base/thr.h"
 
-#define FETCH_MAX 65536 /* entries of one answer */
+#define FETCH_MAX  65536 /* entries of one answer */
+#define COUNT_STEP 4096  /* bytes of entries that are counted at once */
 
 static void open_stream(struct client *c, struct msg *m);
 static void at_once(struct client *c, struct msg *m);
@@ -34,9 +35,12 @@ static struct msg *next_msg(struct wstream *st);
 static void complete(struct msg *m);
 static void close_stream(struct client *c, struct wstream *st);
 static enum rc add_cursor(struct client *c, struct msg *m, struct err *err);
+static enum rc count_entries(struct exec *x, struct err *err);
+static uint64_t beyond_free(uint64_t bytes);
+static void drop_entries(struct client *c, struct cursor *cur);
 static void fetch(struct msg *m);
 static void close_cursor(struct client *c, const struct wstream *st, int32_t id);
-static void cursor_free(struct cursor *cur);
+static void cursor_free(struct client *c, struct cursor *cur);
 
 void wire_take(struct client *c, struct msg *m)
 {
@@ -108,6 +112,27 @@ void wire_answer_error(struct msg *m, const struct sql_error *e)
     wire_msg_free(m);
 }
 
+void wire_push(struct msg **last, struct msg *m)
+{
+    m->next = m;
+    if (*last != NULL) {
+        m->next = (*last)->next;
+        (*last)->next = m;
+    }
+    *last = m;
+}
+
+struct msg *wire_pop(struct msg **last)
+{
+    if (*last == NULL) return NULL;
+    struct msg *first = (*last)->next;
+    if (first == *last)
+        *last = NULL;
+    else
+        (*last)->next = first->next;
+    return first;
+}
+
 /* Those of some streams may all wait for another one's, which must come through. */
 size_t wire_pending_max(const struct client *c)
 {
@@ -157,7 +182,7 @@ void wire_fini(struct client *c)
 {
     for (struct cursor *next; c->cursors != NULL; c->cursors = next) {
         next = c->cursors->next;
-        cursor_free(c->cursors);
+        cursor_free(c, c->cursors);
     }
     for (struct wstream *next; c->streams != NULL; c->streams = next) {
         next = c->streams->next;
@@ -179,7 +204,6 @@ static void open_stream(struct client *c, struct msg *m)
     if (st != NULL && !known && !many) {
         st->client = c;
         st->id = id;
-        st->tail = &st->head;
         session_init(&st->session, c->tenant);
         session_grant(&st->session, c->grant);
         st->session.stored = &c->stored;
@@ -297,10 +321,7 @@ static bool enqueue(struct client *c, struct msg *m)
         if (m->cursor != NULL) m->cursor->stream = st;
         idle = !st->running;
         st->running = true;
-        if (!idle) {
-            *st->tail = m;
-            st->tail = &m->next;
-        }
+        if (!idle) wire_push(&st->waiting, m);
     }
     thr_unlock(&c->lock);
     if (idle) run_stream(st, m);
@@ -359,6 +380,7 @@ static bool begin_exec(struct msg *m)
     if (x->cursor) {
         x->enc = m->cursor->enc;
         x->out = &m->cursor->entries;
+        x->grown = count_entries;
     }
     x->env = &c->server->env;
     x->ses = &m->stream->session;
@@ -403,16 +425,11 @@ static struct msg *next_msg(struct wstream *st)
     struct client *c = st->client;
     for (;;) {
         thr_lock(&c->lock);
-        struct msg *m = st->head;
+        struct msg *m = wire_pop(&st->waiting);
         bool closed = st->closed; /* once it does not run, it is another's */
         bool leave =
             m == NULL && !closed && atomic_load(&c->gone) && !sql_stream_clean(&st->session.stream);
-        if (m != NULL) {
-            st->head = m->next;
-            if (st->head == NULL) st->tail = &st->head;
-        } else if (!leave) {
-            st->running = false;
-        }
+        if (m == NULL && !leave) st->running = false;
         thr_unlock(&c->lock);
         if (leave) {
             sql_stream_end(&st->session.stream);
@@ -471,7 +488,7 @@ static void close_stream(struct client *c, struct wstream *st)
     thr_unlock(&c->lock);
     for (struct cursor *next; gone != NULL; gone = next) {
         next = gone->next;
-        cursor_free(gone);
+        cursor_free(c, gone);
     }
     session_fini(&st->session);
 }
@@ -499,11 +516,55 @@ static enum rc add_cursor(struct client *c, struct msg *m, struct err *err)
     }
     thr_unlock(&c->lock);
     if (rc != RC_OK) {
-        cursor_free(cur);
+        cursor_free(c, cur);
         return rc;
     }
     m->cursor = cur;
     return RC_OK;
+}
+
+/* A connection that has little gets it, whatever the others have; none gets all. */
+static enum rc count_entries(struct exec *x, struct err *err)
+{
+    struct msg *m = x->ctx;
+    struct client *c = m->client;
+    struct cursor *cur = m->cursor;
+    uint64_t one = c->server->opts.byte_max;
+    if (cur->entries.size <= cur->counted) return RC_OK;
+    size_t more = cur->entries.size - cur->counted;
+    if (more < COUNT_STEP) more = COUNT_STEP;
+    thr_lock(&c->lock);
+    uint64_t bytes = c->entries + more;
+    uint64_t shared = beyond_free(bytes) - beyond_free(c->entries);
+    bool fits = beyond_free(bytes) <= WIRE_ENTRIES_CONN * one;
+    if (fits && shared > 0) {
+        fits = atomic_fetch_add(&c->server->entries, shared) + shared <= WIRE_ENTRIES_ALL * one;
+        if (!fits) atomic_fetch_sub(&c->server->entries, shared);
+    }
+    if (fits) {
+        c->entries = bytes;
+        cur->counted += more;
+    }
+    thr_unlock(&c->lock);
+    if (fits) return RC_OK;
+    return err_set(err, RC_TOO_BIG, "the entries of cursors take too much memory");
+}
+
+static uint64_t beyond_free(uint64_t bytes)
+{
+    return bytes > WIRE_ENTRIES_FREE ? bytes - WIRE_ENTRIES_FREE : 0;
+}
+
+static void drop_entries(struct client *c, struct cursor *cur)
+{
+    buf_fini(&cur->entries);
+    cur->at = 0;
+    thr_lock(&c->lock);
+    uint64_t bytes = c->entries - cur->counted;
+    atomic_fetch_sub(&c->server->entries, beyond_free(c->entries) - beyond_free(bytes));
+    c->entries = bytes;
+    thr_unlock(&c->lock);
+    cur->counted = 0;
 }
 
 static void fetch(struct msg *m)
@@ -527,7 +588,9 @@ static void fetch(struct msg *m)
         rc = hrana_put_entries(m->enc, cur->entries.data + cur->at, cur->entries.size - cur->at,
                                count, &used, &err);
     cur->at += used;
-    if (rc == RC_OK) rc = hrana_put_fetched(m->enc, cur->at == cur->entries.size, &err);
+    bool all = cur->at == cur->entries.size;
+    if (rc == RC_OK) rc = hrana_put_fetched(m->enc, all, &err);
+    if (all) drop_entries(c, cur); /* a client may leave it open */
     if (rc == RC_OK) rc = hrana_put_result_end(m->enc, &err);
     if (rc == RC_OK)
         wire_send(m);
@@ -547,13 +610,13 @@ static void close_cursor(struct client *c, const struct wstream *st, int32_t id)
         break;
     }
     thr_unlock(&c->lock);
-    cursor_free(gone);
+    cursor_free(c, gone);
 }
 
-static void cursor_free(struct cursor *cur)
+static void cursor_free(struct client *c, struct cursor *cur)
 {
     if (cur == NULL) return;
     hrana_encoder_free(cur->enc);
-    buf_fini(&cur->entries);
+    drop_entries(c, cur);
     mem_free(cur);
 }

@@ -12,7 +12,12 @@
 #define WIRE_CURSORS_MAX 64
 /* Messages of a connection that wait: more are not read. */
 #define WIRE_PENDING_MAX    128
-#define WIRE_PENDING_STREAM 4 /* and so many more for each open stream */
+#define WIRE_PENDING_STREAM 4u /* and so many more for each open stream */
+/* Entries of cursors are in memory until they are fetched. So much of each connection does not
+ * count; the others have limits, in units of what one answer may have (byte_max). */
+#define WIRE_ENTRIES_FREE (64u << 10)
+#define WIRE_ENTRIES_CONN 2 /* of one connection */
+#define WIRE_ENTRIES_ALL  8
 
 struct client;
 struct wstream;
@@ -21,12 +26,13 @@ struct cursor { /* the entries of a batch, until they are fetched */
     int32_t id;
     struct wstream *stream;
     struct buf entries;
-    size_t at; /* of entries: fetched */
+    size_t at;      /* of entries: fetched */
+    size_t counted; /* bytes of entries */
     struct hrana_encoder *enc;
 };
 enum { MSG_STARTING, MSG_LEFT, MSG_DONE };
-struct msg { /* one message on its way through a stream */
-    struct msg *next;
+struct msg {          /* one message on its way through a stream */
+    struct msg *next; /* in a queue; the last one's is the first */
     struct client *client;
     struct wstream *stream;
     struct arena *arena;
@@ -42,15 +48,15 @@ struct msg { /* one message on its way through a stream */
     size_t size;    /* of data */
     uint8_t data[]; /* what m points into */
 };
-struct wstream {
+struct wstream { /* most of them are idle, as their clients are: keep both small */
     struct wstream *next;
     struct client *client;
-    int32_t id;
     struct session session;
-    bool running;             /* [client lock] a message is at work, or will be */
-    bool left;                /* [client lock] its client has gone, and wire_gone knows */
-    bool closed;              /* nobody finds it any more */
-    struct msg *head, **tail; /* [client lock] that wait */
+    int32_t id;
+    bool running;        /* [client lock] a message is at work, or will be */
+    bool left;           /* [client lock] its client has gone, and wire_gone knows */
+    bool closed;         /* nobody finds it any more */
+    struct msg *waiting; /* [client lock] a queue, by its last */
 };
 struct client {                       /* one connection */
     struct client *next, **prev_next; /* [server's clients_lock] */
@@ -58,21 +64,25 @@ struct client {                       /* one connection */
     struct ws_conn *conn;
     struct tenant *tenant; /* counted, after hello */
     struct grant *grant;
-    enum hrana_version version;
-    bool proto;
-    char tenant_name[AUTH_NAME_MAX + 1];
-    atomic_int refs;
-    atomic_bool gone;
     struct stored stored;
     pthread_mutex_t lock;
-    enum { WIRE_NEW, WIRE_ASKING, WIRE_GREETED, WIRE_REFUSED } hello;
     struct wstream *streams; /* [lock] */
     struct cursor *cursors;  /* [lock] */
-    size_t stream_count, cursor_count, pending;
+    struct msg *held;        /* [lock] a queue, by its last: they wait for hello */
+    uint64_t entries;        /* [lock] bytes of all cursors' */
+    uint16_t stream_count, cursor_count, pending;
+    atomic_int refs;
+    atomic_bool gone;
     bool paused;
-    struct msg *held, **held_tail; /* wait for hello */
+    enum { WIRE_NEW, WIRE_ASKING, WIRE_GREETED, WIRE_REFUSED } hello : 8;
+    bool proto;
+    enum hrana_version version : 8;
+    char tenant_name[];
 };
 
+/* A queue of messages, known by its last one; NULL: empty. */
+void wire_push(struct msg **last, struct msg *m);
+struct msg *wire_pop(struct msg **last); /* NULL: empty */
 /* A message of the connection, decoded; takes it over. On the hub's thread, or the one that has
  * ended hello. */
 void wire_take(struct client *c, struct msg *m);

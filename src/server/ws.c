@@ -4,7 +4,7 @@
  *   socket ──► receive ──► ws_read ──► message()        on the connection's thread only
  *                 ▲           │ held back: stash
  *   ws_send ──► socket        ▼
- *      └──► out queue ──► flush (EPOLLOUT) ──► settle: over? ──► release(), closed()
+ *      └──► out queue ──► flush (EPOLLOUT) ──► settle: over? ──► closed()
  *
  * What other threads may touch of a connection is guarded by its lock: the out queue, the flags and
  * what epoll is asked for. Whoever changes something that the connection's thread must look at puts
@@ -50,6 +50,11 @@ struct out { /* a frame, or what the socket did not take of it */
     uint8_t data[];
 };
 
+struct stash { /* bytes that came and could not be delivered, from `at` on */
+    size_t size, at;
+    uint8_t data[];
+};
+
 /* Connections in the order in which their time comes: all of a queue wait equally long. */
 struct queue {
     struct ws_conn *first, *last;
@@ -81,12 +86,10 @@ struct ws_hub {
     struct hub_thread *threads[THREADS_MAX];
 };
 
-struct ws_conn {
+struct ws_conn { /* as small as can be: most of them wait */
     struct hub_thread *home;
-    struct ws_events events;
+    const struct ws_events *events;
     void *ctx;
-    void (*release)(void *);
-    void *release_ctx;
     int fd;
     atomic_uint refs;
     /* of the home thread */
@@ -94,8 +97,7 @@ struct ws_conn {
     struct ws_conn *prev, *next;
     int64_t since_ms;
     struct ws_reader reader;
-    struct buf stash; /* bytes that came and could not be delivered, from stash_at on */
-    size_t stash_at;
+    struct stash *stash; /* NULL: nothing is held back */
     /* guarded by lock */
     pthread_mutex_t lock;
     struct out *out_first, *out_last;
@@ -138,6 +140,7 @@ static bool waits_for_us(struct ws_conn *c);
 static void on_event(struct hub_thread *t, struct ws_conn *c, uint32_t events);
 static void receive(struct hub_thread *t, struct ws_conn *c);
 static bool unstash(struct hub_thread *t, struct ws_conn *c);
+static enum rc stash(struct ws_conn *c, const void *data, size_t size, struct err *err);
 static size_t pump(struct hub_thread *t, struct ws_conn *c, const uint8_t *data, size_t size);
 static enum take takes(struct ws_conn *c);
 static void handle(struct ws_conn *c, const struct ws_event *ev, bool deliver);
@@ -195,8 +198,7 @@ size_t ws_hub_count(const struct ws_hub *h)
 }
 
 enum rc ws_add(struct ws_hub *h, int fd, const void *extra, size_t extra_size,
-               const struct ws_events *events, void *ctx, void (*release)(void *),
-               void *release_ctx, struct ws_conn **ret_c, struct err *err)
+               const struct ws_events *events, void *ctx, struct ws_conn **ret_c, struct err *err)
 {
     const int on = 1;
     if (atomic_fetch_add(&h->count, 1) >= h->conn_max) {
@@ -206,15 +208,12 @@ enum rc ws_add(struct ws_hub *h, int fd, const void *extra, size_t extra_size,
     struct hub_thread *t = thread_pick(h);
     struct ws_conn *c = mem_calloc(1, sizeof *c);
     enum rc rc = c == NULL ? err_mem(err, "a WebSocket connection") : RC_OK;
-    if (rc == RC_OK) rc = buf_append(&c->stash, extra, extra_size, err);
+    if (rc == RC_OK && extra_size > 0) rc = stash(c, extra, extra_size, err);
     if (rc == RC_OK) {
-        *c = (struct ws_conn){.home = t,
-                              .events = *events,
-                              .ctx = ctx,
-                              .release = release,
-                              .release_ctx = release_ctx,
-                              .fd = fd,
-                              .stash = c->stash};
+        c->home = t;
+        c->events = events;
+        c->ctx = ctx;
+        c->fd = fd;
         atomic_store(&c->refs, ret_c != NULL ? 2 : 1);
         pthread_mutex_init(&c->lock, NULL);
         /* Both are hints; a socket that is not TCP has neither. */
@@ -236,7 +235,7 @@ enum rc ws_add(struct ws_hub *h, int fd, const void *extra, size_t extra_size,
         if (rc == RC_OK) return RC_OK;
         pthread_mutex_destroy(&c->lock);
     }
-    if (c != NULL) buf_fini(&c->stash);
+    if (c != NULL) mem_free(c->stash);
     mem_free(c);
     atomic_fetch_sub(&h->count, 1);
     return rc;
@@ -536,8 +535,7 @@ static void receive(struct hub_thread *t, struct ws_conn *c)
         if (c->queue != &t->ending) move(t, c, &t->quiet);
         left = pump(t, c, t->in, (size_t)n);
     }
-    if (left > 0 && buf_append(&c->stash, t->in + ((size_t)n - left), left, &ignored) != RC_OK)
-        broken = true;
+    if (left > 0 && stash(c, t->in + ((size_t)n - left), left, &ignored) != RC_OK) broken = true;
     if (!broken) return;
     thr_lock(&c->lock);
     c->broken = true;
@@ -547,15 +545,30 @@ static void receive(struct hub_thread *t, struct ws_conn *c)
 /* Deliver what was held back. False: something is held back still. */
 static bool unstash(struct hub_thread *t, struct ws_conn *c)
 {
-    if (c->stash.size == 0 && c->reader.frames == NULL) return takes(c) != HOLD;
-    const uint8_t *from = c->stash.size > 0 ? c->stash.data + c->stash_at : NULL;
-    size_t left = pump(t, c, from, c->stash.size - c->stash_at);
-    c->stash_at = c->stash.size - left;
-    if (left == 0) {
-        buf_fini(&c->stash);
-        c->stash_at = 0;
+    struct stash *s = c->stash;
+    if (s != NULL) {
+        s->at = s->size - pump(t, c, s->data + s->at, s->size - s->at);
+        if (s->at == s->size) {
+            c->stash = NULL;
+            mem_free(s);
+        }
+    } else if (c->reader.frames != NULL) {
+        (void)pump(t, c, NULL, 0);
     }
-    return takes(c) != HOLD;
+    /* It may have been resumed just now: what is held back still comes first. */
+    return c->stash == NULL && takes(c) != HOLD;
+}
+
+/* Hold bytes back; nothing is yet. */
+static enum rc stash(struct ws_conn *c, const void *data, size_t size, struct err *err)
+{
+    ASSERT(c->stash == NULL);
+    struct stash *s = mem_alloc(sizeof *s + size);
+    if (s == NULL) return err_mem(err, "bytes of a WebSocket");
+    *s = (struct stash){.size = size};
+    memcpy(s->data, data, size);
+    c->stash = s;
+    return RC_OK;
 }
 
 /* Take messages out of bytes and deliver them, until there are no more or they must wait. Returns
@@ -593,7 +606,7 @@ static void handle(struct ws_conn *c, const struct ws_event *ev, bool deliver)
     struct err ignored;
     if (ev->kind == WS_EV_PONG) return;
     if (ev->kind == WS_EV_MESSAGE) {
-        if (deliver) c->events.message(c->ctx, c, ev->binary, ev->data, ev->size);
+        if (deliver) c->events->message(c->ctx, c, ev->binary, ev->data, ev->size);
         return;
     }
     thr_lock(&c->lock);
@@ -641,9 +654,10 @@ static void end(struct hub_thread *t, struct ws_conn *c)
     thr_unlock(&c->lock);
     unlink_conn(c);
     ws_reader_fini(&c->reader, &t->parts);
-    buf_fini(&c->stash);
-    c->release(c->release_ctx);
-    c->events.closed(c->ctx, c);
+    mem_free(c->stash);
+    c->stash = NULL;
+    os_close(c->fd);
+    c->events->closed(c->ctx, c);
     atomic_fetch_sub(&t->count, 1);
     atomic_fetch_sub(&t->hub->count, 1);
     ws_unref(c);

@@ -34,8 +34,8 @@ struct ws_events {
     /* One whole message; data is valid during the call and terminated by a NUL that is not counted.
      */
     void (*message)(void *ctx, struct ws_conn *c, bool binary, const void *data, size_t size);
-    /* The last call for this connection: the client went away or ws_close is through. After it
-     * returns, c must not be used, except by threads that hold ws_ref. */
+    /* The last call for this connection, its socket is closed: the client went away or ws_close is
+     * through. After it returns, c must not be used, except by threads that hold ws_ref. */
     void (*closed)(void *ctx, struct ws_conn *c);
 };
 
@@ -46,14 +46,13 @@ MUST_CHECK enum rc ws_hub_new(const struct ws_opts *opts, struct ws_hub **ret_h,
 void ws_hub_free(struct ws_hub *h, int64_t wait_ms);
 size_t ws_hub_count(const struct ws_hub *h);
 
-/* Take over a socket after the handshake; extra: bytes that came behind it. release(release_ctx)
- * is called when the connection has ended, just before `closed`, instead of closing fd. `message`
- * and `closed` may come before this returns: hence ret_c, which may be NULL, holds a reference of
- * the caller's (ws_unref). On failure the caller keeps fd, and there are no calls.
+/* Take over a socket after the handshake; extra: bytes that came behind it; events: must stay.
+ * `message` and `closed` may come before this returns: hence ret_c, which may be NULL, holds a
+ * reference of the caller's (ws_unref). On failure the caller keeps fd, and there are no calls.
  * Fails: RC_BUSY conn_max; RC_NO_MEM; RC_IO. */
 MUST_CHECK enum rc ws_add(struct ws_hub *h, int fd, const void *extra, size_t extra_size,
-                          const struct ws_events *events, void *ctx, void (*release)(void *),
-                          void *release_ctx, struct ws_conn **ret_c, struct err *err);
+                          const struct ws_events *events, void *ctx, struct ws_conn **ret_c,
+                          struct err *err);
 void ws_ref(struct ws_conn *c);   /* keep the memory; sends to a closed one do nothing */
 void ws_unref(struct ws_conn *c); /* NULL is fine */
 

@@ -28,6 +28,15 @@ struct ws_frames {
     uint8_t control[WS_CONTROL_MAX];
 };
 
+struct ws_message {
+    struct buf data;
+    size_t counted; /* its part of ws_parts.sum */
+    size_t whole;   /* bytes of a text that are whole characters */
+    uint32_t fragments;
+    bool text;
+    bool done; /* it has been given out */
+};
+
 static struct ws_frames *frames_take(struct ws_parts *p);
 static void frames_free(struct ws_frames *f);
 static ssize_t feed(uint8_t *to, size_t size, int flags, void *frames);
@@ -38,20 +47,23 @@ static bool data_add(struct ws_reader *r, struct ws_parts *p, const struct wslay
                      struct ws_event *ev);
 static bool data_end(struct ws_reader *r, struct ws_event *ev);
 static void control_end(const struct ws_frames *f, unsigned opcode, struct ws_event *ev);
+static bool message_begin(struct ws_reader *r, struct ws_parts *p, bool text);
 static void message_drop(struct ws_reader *r, struct ws_parts *p);
+static void message_free(struct ws_message *m);
+static bool utf8_skip(const uint8_t *s, size_t size, size_t *at);
 static bool bad(struct ws_event *ev, unsigned code, const char *why);
 
 void ws_parts_fini(struct ws_parts *p)
 {
     frames_free(p->frames);
     p->frames = NULL;
-    buf_fini(&p->msg);
+    message_free(p->message);
+    p->message = NULL;
 }
 
 void ws_reader_fini(struct ws_reader *r, struct ws_parts *p)
 {
     message_drop(r, p);
-    buf_fini(&r->msg);
     frames_free(r->frames);
     r->frames = NULL;
 }
@@ -60,7 +72,7 @@ void ws_reader_step(struct ws_reader *r, struct ws_parts *p, const uint8_t **dat
                     struct ws_event *ret_ev)
 {
     *ret_ev = (struct ws_event){.kind = WS_EV_MORE};
-    if (r->done) message_drop(r, p);
+    if (r->message != NULL && r->message->done) message_drop(r, p);
     if (r->frames == NULL) {
         if (*size == 0) return;
         r->frames = frames_take(p);
@@ -82,15 +94,7 @@ void ws_reader_step(struct ws_reader *r, struct ws_parts *p, const uint8_t **dat
 
 void ws_reader_rest(struct ws_reader *r, struct ws_parts *p)
 {
-    if (r->done) message_drop(r, p);
-    if (r->opcode == 0 && r->msg.data != NULL) {
-        if (p->msg.data == NULL && r->msg.cap <= SPARE_MAX) {
-            p->msg = r->msg;
-            r->msg = BUF_INIT;
-        } else {
-            buf_fini(&r->msg);
-        }
-    }
+    if (r->message != NULL && r->message->done) message_drop(r, p);
     struct ws_frames *f = r->frames;
     if (f == NULL || f->ahead > 0 || f->in_frame) return;
     r->frames = NULL;
@@ -108,17 +112,8 @@ bool ws_code_valid(unsigned code)
 
 bool ws_utf8_valid(const uint8_t *s, size_t size)
 {
-    size_t at = 0, ignored;
-    while (at < size) {
-        if (size - at >= 8 && (get_le64(s + at) & 0x8080808080808080) == 0) {
-            at += 8;
-            continue;
-        }
-        size_t n = hrana_utf8(s + at, size - at, &ignored);
-        if (n == 0) return false;
-        at += n;
-    }
-    return true;
+    size_t at = 0;
+    return utf8_skip(s, size, &at) && at == size;
 }
 
 static struct ws_frames *frames_take(struct ws_parts *p)
@@ -195,15 +190,17 @@ static bool frame_begin(struct ws_reader *r, struct ws_parts *p, const struct ws
     if (control ? io->opcode > WS_PONG : io->opcode > WS_BINARY)
         return !bad(ev, 1002, "a frame has a reserved opcode");
     if (!control) {
-        if (io->opcode == WS_CONTINUATION && r->opcode == 0)
+        if (io->opcode == WS_CONTINUATION && r->message == NULL)
             return !bad(ev, 1002, "a continuation of nothing");
-        if (io->opcode != WS_CONTINUATION && r->opcode != 0)
+        if (io->opcode != WS_CONTINUATION && r->message != NULL)
             return !bad(ev, 1002, "a message begins inside of another");
-        if (io->payload_length > p->message_max - r->msg.size)
+        size_t size = r->message != NULL ? r->message->data.size : 0;
+        if (io->payload_length > p->message_max - size)
             return !bad(ev, 1009, "the message is too big");
-        if (++r->fragments > WS_FRAGMENTS_MAX)
+        if (r->message == NULL && !message_begin(r, p, io->opcode == WS_TEXT))
+            return !bad(ev, 1011, "out of memory");
+        if (++r->message->fragments > WS_FRAGMENTS_MAX)
             return !bad(ev, 1008, "the message has too many fragments");
-        if (io->opcode != WS_CONTINUATION) r->opcode = io->opcode;
     }
     size_t length_size = io->payload_length < 126 ? 0 : io->payload_length <= UINT16_MAX ? 2 : 8;
     f->ahead -= 2 + length_size + 4;
@@ -217,36 +214,36 @@ static bool data_add(struct ws_reader *r, struct ws_parts *p, const struct wslay
                      struct ws_event *ev)
 {
     struct err ignored;
-    if (r->msg.data == NULL) {
-        r->msg = p->msg;
-        p->msg = BUF_INIT;
-    }
-    size_t size = r->msg.size + io->data_length;
-    if (size > COUNTED_FROM && size > r->counted) {
-        size_t more = size - r->counted;
-        r->counted = size;
+    struct ws_message *m = r->message;
+    size_t size = m->data.size + io->data_length;
+    if (size > COUNTED_FROM && size > m->counted) {
+        size_t more = size - m->counted;
+        m->counted = size;
         if (atomic_fetch_add(p->sum, more) + more > p->sum_max)
             return !bad(ev, 1013, "too many long messages come at once; try again later");
     }
     /* One byte more, for the NUL. */
-    if (buf_reserve(&r->msg, io->data_length + 1, &ignored) != RC_OK)
+    if (buf_reserve(&m->data, io->data_length + 1, &ignored) != RC_OK)
         return !bad(ev, 1011, "out of memory");
-    if (io->data_length > 0) memcpy(r->msg.data + r->msg.size, io->data, io->data_length);
-    r->msg.size = size;
+    if (io->data_length > 0) memcpy(m->data.data + m->data.size, io->data, io->data_length);
+    m->data.size = size;
+    if (m->text && !utf8_skip(m->data.data, size, &m->whole))
+        return !bad(ev, 1007, "the text is not UTF-8");
     return true;
 }
 
 /* The message is whole. */
 static bool data_end(struct ws_reader *r, struct ws_event *ev)
 {
-    ev->binary = r->opcode == WS_BINARY;
-    if (!ev->binary && !ws_utf8_valid(r->msg.data, r->msg.size))
-        return bad(ev, 1007, "the text is not UTF-8");
-    r->msg.data[r->msg.size] = '\0';
-    r->done = true;
+    struct ws_message *m = r->message;
+    if (m->text && m->whole < m->data.size)
+        return bad(ev, 1007, "the text ends inside of a character");
+    m->data.data[m->data.size] = '\0';
+    m->done = true;
     ev->kind = WS_EV_MESSAGE;
-    ev->data = r->msg.data;
-    ev->size = r->msg.size;
+    ev->binary = !m->text;
+    ev->data = m->data.data;
+    ev->size = m->data.size;
     return true;
 }
 
@@ -266,14 +263,58 @@ static void control_end(const struct ws_frames *f, unsigned opcode, struct ws_ev
     if (!ws_utf8_valid(ev->data, ev->size)) bad(ev, 1007, "the close's reason is not UTF-8");
 }
 
+/* False: out of memory. */
+static bool message_begin(struct ws_reader *r, struct ws_parts *p, bool text)
+{
+    struct ws_message *m = p->message != NULL ? p->message : mem_calloc(1, sizeof *m);
+    if (m == NULL) return false;
+    p->message = NULL;
+    m->text = text;
+    r->message = m;
+    return true;
+}
+
 static void message_drop(struct ws_reader *r, struct ws_parts *p)
 {
-    if (r->counted > 0) atomic_fetch_sub(p->sum, r->counted);
-    r->counted = 0;
-    r->fragments = 0;
-    r->opcode = 0;
-    r->done = false;
-    buf_reset(&r->msg);
+    struct ws_message *m = r->message;
+    if (m == NULL) return;
+    r->message = NULL;
+    if (m->counted > 0) atomic_fetch_sub(p->sum, m->counted);
+    if (p->message != NULL || m->data.cap > SPARE_MAX) {
+        message_free(m);
+        return;
+    }
+    struct buf data = m->data;
+    buf_reset(&data);
+    *m = (struct ws_message){.data = data};
+    p->message = m;
+}
+
+static void message_free(struct ws_message *m)
+{
+    if (m == NULL) return;
+    buf_fini(&m->data);
+    mem_free(m);
+}
+
+/* Move *at behind the last whole character. False: what comes there cannot be the beginning of
+ * another one. */
+static bool utf8_skip(const uint8_t *s, size_t size, size_t *at)
+{
+    size_t good;
+    while (*at < size) {
+        if (size - *at >= 8 && (get_le64(s + *at) & 0x8080808080808080) == 0) {
+            *at += 8;
+            continue;
+        }
+        size_t n = hrana_utf8(s + *at, size - *at, &good);
+        if (n == 0) {
+            bool leads = s[*at] >= 0xc2 && s[*at] <= 0xf4;
+            return leads && good == size - *at; /* cut, but good so far */
+        }
+        *at += n;
+    }
+    return true;
 }
 
 static bool bad(struct ws_event *ev, unsigned code, const char *why)

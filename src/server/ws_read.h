@@ -3,10 +3,11 @@
  *
  * Bytes in, events out, no sockets. What a reader needs for a frame (the parser with its buffer)
  * and for a message it borrows from its thread's ws_parts, and gives back between two messages: a
- * connection that is silent owns nothing but its struct.
+ * connection that is silent owns nothing but two pointers.
  *
  * Checked: masks, reserved bits and opcodes, lengths in their shortest form, the order of
- * fragments and their number, control frames, codes of closing, UTF-8, sizes.
+ * fragments and their number, control frames, codes of closing, UTF-8 (as soon as the bytes that
+ * have come cannot be the beginning of a text), sizes.
  *
  * Threads: one owner; ws_parts belong to one thread.
  */
@@ -28,22 +29,19 @@ enum ws_opcode {
 };
 
 struct ws_frames;
-struct ws_parts {
+struct ws_message;
+struct ws_parts {             /* zero, but for the limits */
     struct ws_frames *frames; /* spare ones, NULL: none */
-    struct buf msg;
+    struct ws_message *message;
     size_t message_max;
     atomic_size_t *sum; /* bytes of long messages that all readers hold */
     size_t sum_max;
 };
 void ws_parts_fini(struct ws_parts *p);
 
-struct ws_reader { /* zero: a new one */
-    struct ws_frames *frames;
-    struct buf msg;
-    size_t counted; /* its part of ws_parts.sum */
-    uint32_t fragments;
-    uint8_t opcode; /* of the message that has begun; 0: none */
-    bool done;      /* it has been given out */
+struct ws_reader {              /* zero: a new one */
+    struct ws_frames *frames;   /* NULL: between two frames */
+    struct ws_message *message; /* that has begun; NULL: none */
 };
 void ws_reader_fini(struct ws_reader *r, struct ws_parts *p);
 

@@ -106,7 +106,7 @@ async function socket(base, step) {
     const got = [];
     for (;;) {
         const event = await ws
-            .next(got.length < step.messages.length ? 2000 : 50)
+            .next(got.length < step.messages.length ? 10000 : 50)
             .catch(() => null);
         if (event === null) break;
         if (event.type === 'close' || event.type === 'end') {

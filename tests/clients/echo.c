@@ -14,7 +14,6 @@ static int listen_somewhere(void);
 static void greet(struct ws_hub *hub, int fd);
 static void echo(void *ctx, struct ws_conn *c, bool binary, const void *data, size_t size);
 static void gone(void *ctx, struct ws_conn *c);
-static void release(void *ctx);
 
 int main(void)
 {
@@ -67,8 +66,8 @@ static void greet(struct ws_hub *hub, int fd)
                      "Connection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n",
                      accepted) > 0;
     if (ok)
-        ok = ws_add(hub, fd, end + 4, size - (size_t)(end + 4 - head), &events, NULL, release,
-                    (void *)(intptr_t)fd, NULL, &err) == RC_OK;
+        ok = ws_add(hub, fd, end + 4, size - (size_t)(end + 4 - head), &events, NULL, NULL, &err) ==
+             RC_OK;
     if (!ok) os_close(fd);
 }
 
@@ -82,9 +81,4 @@ static void echo(void *ctx, struct ws_conn *c, bool binary, const void *data, si
 static void gone(void *ctx, struct ws_conn *c)
 {
     (void)ctx, (void)c;
-}
-
-static void release(void *ctx)
-{
-    os_close((int)(intptr_t)ctx);
 }

@@ -67,6 +67,20 @@ static bool utf8(const uint8_t *s, size_t size)
     return true;
 }
 
+/* Could it become a text? Whatever the second byte of its last character will be. */
+static bool utf8_begins(const uint8_t *s, size_t size)
+{
+    uint8_t more[MESSAGE_MAX + 4];
+    memcpy(more, s, size);
+    for (size_t missing = 0; missing < 4; missing++)
+        for (unsigned next = 0x80; next < 0xc0; next++) {
+            memset(more + size, 0x80, 4);
+            more[size] = (uint8_t)next;
+            if (utf8(more, size + missing)) return true;
+        }
+    return false;
+}
+
 static unsigned close_code(const uint8_t *data, size_t size, struct said *s)
 {
     unsigned code = size > 1 ? get_be16(data) : 0;
@@ -104,6 +118,9 @@ static unsigned expect(const uint8_t *d, size_t size, struct said *s)
         size_t there = n < size - at ? (size_t)n : size - at;
         for (size_t i = 0; i < there; i++)
             payload[i] = d[at + i] ^ mask[i % 4];
+        if (!control && opcode > 0) begun = opcode;
+        if (!control) memcpy(msg + used, payload, there);
+        if (!control && begun == 1 && !utf8_begins(msg, used + there)) return 1007;
         if (there < n) return 0;
         at += there;
         if (opcode == 8) {
@@ -112,8 +129,6 @@ static unsigned expect(const uint8_t *d, size_t size, struct said *s)
         } else if (control) {
             say(s, opcode == 9 ? WS_EV_PING : WS_EV_PONG, 0, payload, there);
         } else {
-            if (opcode > 0) begun = opcode;
-            memcpy(msg + used, payload, there);
             used += there;
             if (first < 128) continue;
             if (begun == 1 && !utf8(msg, used)) return 1007;

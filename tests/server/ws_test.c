@@ -200,10 +200,8 @@ static void test_limits(void **state)
     for (int i = 0; i < 3; i++)
         side_start(&s[i], h, true);
     side_init(&s[3], false);
-    assert_int_equal(
-        ws_add(h, s[3].fd, "x", 1, &side_events, &s[3], side_release, &s[3], &s[3].conn, &err),
-        RC_BUSY);
-    side_release(&s[3]); /* which is still ours */
+    assert_int_equal(ws_add(h, s[3].fd, "x", 1, &side_events, &s[3], &s[3].conn, &err), RC_BUSY);
+    os_close(s[3].fd); /* which is still ours */
     peer_fini(&s[3].peer);
     peer_send(&s[0].peer, 2, noise_bytes, 9999);
     peer_send(&s[0].peer, FIN, noise_bytes + 9999, 1);
@@ -378,8 +376,8 @@ static void test_backpressure(void **state)
         os_sleep_ms(5);
         if (n < 0 && !drained) { /* both directions are full: it has stopped reading */
             struct pollfd p = {.fd = s.peer.fd, .events = POLLOUT};
-            if (poll(&p, 1, 50) == 1) continue;
-            assert_in_range(s.messages, 11, 100);
+            if (poll(&p, 1, 50) == 1 || side_count(&s, &s.messages) < 11) continue;
+            assert_in_range(side_count(&s, &s.messages), 11, 100);
             drained = true;
         }
         peer_fill(&s.peer, s.peer.in.size + 1);
@@ -400,6 +398,9 @@ static void test_pause(void **state)
         struct side s;
         const size_t unit = i < 2 ? 10 : 100;
         side_start(&s, h, i % 2);
+        peer_send(&s.peer, PING, NULL, 0); /* the thread has looked at it, and looks elsewhere */
+        peer_expect(&s.peer, PONG, NULL, 0);
+        os_sleep_ms(20);
         ws_pause(s.conn);
         ws_pause(s.conn);
         CLEANUP(buf_fini) struct buf out = BUF_INIT;
@@ -427,6 +428,52 @@ static void test_pause(void **state)
     ws_hub_free(h, 1000);
 }
 
+struct hesitant {
+    struct ws_conn *c;
+    pthread_t thread;
+    atomic_bool stop;
+};
+
+static void *hesitant_main(void *arg)
+{
+    struct hesitant *h = arg;
+    while (!atomic_load(&h->stop)) {
+        ws_pause(h->c);
+        ws_resume(h->c);
+    }
+    return NULL;
+}
+
+/* Another thread pauses and resumes at any moment: all come, in their order. */
+static void test_pause_order(void **state)
+{
+    (void)state;
+    enum { COUNT = 40000, STEP = 500 };
+    struct ws_hub *h = hub_new(&(struct ws_opts){.threads = 1});
+    struct side s;
+    side_start(&s, h, true);
+    s.echo = false;
+    s.keeps = true;
+    struct hesitant other = {.c = s.conn};
+    assert_int_equal(pthread_create(&other.thread, NULL, hesitant_main, &other), 0);
+    for (uint32_t n = 0; n < COUNT;) {
+        CLEANUP(buf_fini) struct buf out = BUF_INIT;
+        for (uint32_t end = n + STEP; n < end; n++) {
+            uint8_t number[4];
+            put_le32(number, n);
+            frame_put(&out, BINARY, number, 4);
+        }
+        peer_write(&s.peer, out.data, out.size);
+    }
+    side_wait(&s, &s.messages, COUNT);
+    atomic_store(&other.stop, true);
+    pthread_join(other.thread, NULL);
+    for (uint32_t n = 0; n < COUNT; n++)
+        assert_int_equal(get_le32(s.got.data + (size_t)n * 5), n);
+    leave(&s);
+    ws_hub_free(h, 1000);
+}
+
 static void test_extra(void **state)
 {
     (void)state;
@@ -438,9 +485,9 @@ static void test_extra(void **state)
         struct side s;
         side_init(&s, cut % 2);
         /* Without a reference: it may be over when this returns. */
-        assert_int_equal(ws_add(h, s.fd, out.data, cut, &side_events, &s, side_release, &s,
-                                cut % 3 == 0 ? NULL : &s.conn, &err),
-                         RC_OK);
+        assert_int_equal(
+            ws_add(h, s.fd, out.data, cut, &side_events, &s, cut % 3 == 0 ? NULL : &s.conn, &err),
+            RC_OK);
         peer_write(&s.peer, out.data + cut, out.size - cut);
         for (int i = 0; i < 100; i++)
             peer_expect(&s.peer, BINARY, noise_bytes + i, (size_t)i * 10);
@@ -569,7 +616,7 @@ static void test_vanish(void **state)
 static void test_ping(void **state)
 {
     (void)state;
-    struct ws_hub *h = hub_new(&(struct ws_opts){.threads = 1, .ping_ms = 400});
+    struct ws_hub *h = hub_new(&(struct ws_opts){.threads = 1, .ping_ms = 800});
     struct side s, mute, paused, slow;
     int64_t begin = os_mono_ms();
     side_start(&s, h, true);
@@ -590,7 +637,7 @@ static void test_ping(void **state)
     assert_int_equal(side_count(&s, &s.closed), 0);
     assert_int_equal(side_count(&paused, &paused.closed), 0);
     assert_int_equal(side_count(&slow, &slow.closed), 0);
-    assert_in_range(os_mono_ms() - begin, 1500, 15000);
+    assert_in_range(os_mono_ms() - begin, 3100, 60000);
     peer_expect(&slow.peer, BINARY, noise_bytes, sizeof noise_bytes);
     side_fini(&slow); /* silent from now on */
     ws_resume(paused.conn);
@@ -618,8 +665,8 @@ static void test_hub_free(void **state)
             if (polite) peer_send(&s[i].peer, CLOSE, "\x03\xe8", 2);
         }
         int64_t begin = os_mono_ms();
-        ws_hub_free(h, polite ? 300 : 100);
-        assert_in_range(os_mono_ms() - begin, 0, 2500);
+        ws_hub_free(h, polite ? 1500 : 500);
+        assert_in_range(os_mono_ms() - begin, 0, 20000);
         for (int i = 0; i < 30; i++) {
             /* What was sent before is there up to the socket's buffer; then our close. */
             if (i % 5 != 1 && i % 4 != 1) peer_expect_close(&s[i].peer, polite ? 0 : 1001);
@@ -659,7 +706,7 @@ static void test_idle_memory(void **state)
     size_t each = (heap_used() - before) / COUNT;
     printf("heap of an idle connection: %zu bytes\n", each);
 #ifndef __SANITIZE_ADDRESS__
-    assert_in_range(each, heap_used() > 0 ? 100 : 0, 1023);
+    assert_in_range(each, heap_used() > 0 ? 100 : 0, 255);
 #endif
     assert_int_equal(ws_hub_count(h), COUNT + 1);
     ws_hub_free(h, 0);
@@ -708,7 +755,7 @@ static void read_all(const struct buf *in, size_t cut, struct buf *said)
         read_other(&parts);
         if (ev.kind != WS_EV_BAD && (cut == 0 || cut == in->size)) {
             assert_null(r.frames); /* given back: nothing is under way */
-            assert_null(r.msg.data);
+            assert_null(r.message);
         }
     }
     ws_reader_fini(&r, &parts);
@@ -740,6 +787,130 @@ static void test_cuts(void **state)
     }
 }
 
+/* ---- UTF-8 ---- */
+
+/* bad: the first byte with which it cannot be the beginning of a text any more; the size: it never
+ * is wrong; the size + 1: only its end is. */
+static const struct {
+    const char *text;
+    size_t size, bad;
+} texts[] = {
+    {"", 0, 0},
+    {"plain text of more than eight bytes", 35, 35},
+    {"\x7f\xc2\x80\xdf\xbf", 5, 5},
+    {"\xe0\xa0\x80\xec\xbf\xbf\xed\x9f\xbf\xee\x80\x80\xef\xbf\xbf", 15, 15},
+    {"\xf0\x90\x80\x80\xf1\x80\x80\x80\xf4\x8f\xbf\xbf", 12, 12},
+    {"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5", 11, 11},
+    {"eight ch\xf0\x9f\x98\x80 and some\xc3\xa9", 23, 23},
+    {"a\xc3", 2, 3},
+    {"\xe2\x82", 2, 3},
+    {"\xf4\x8f\xbf", 3, 4},
+    {"ascii \x80", 7, 6},
+    {"\xbf"
+     "a",
+     2, 0},
+    {"\xc0\x80", 2, 0},
+    {"\xc1\xbf", 2, 0},
+    {"a\xf5\x80\x80\x80", 5, 1},
+    {"\xff", 1, 0},
+    {"\xc3"
+     "a more",
+     7, 1},
+    {"\xc3\xc3\xa9", 3, 1},
+    {"\xe0\x9f\xbf", 3, 1},
+    {"\xe1\x80"
+     "abc",
+     5, 2},
+    {"\xed\xa0\x80 half of a pair", 18, 1},
+    {"\xf0\x8f\xbf\xbf", 4, 1},
+    {"\xf0\x90\x80"
+     "abc",
+     6, 3},
+    {"\xf4\x90\x80\x80", 4, 1},
+    {"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xed\xa0\x80"
+     "edited",
+     20, 12},
+};
+
+/* Feed bytes one by one: which one is answered by *ev. SIZE_MAX: none is. */
+static size_t read_slowly(struct ws_reader *r, struct ws_parts *parts, const struct buf *in,
+                          struct ws_event *ev)
+{
+    for (size_t at = 0; at < in->size; at++) {
+        const uint8_t *data = in->data + at;
+        size_t size = 1;
+        ws_reader_step(r, parts, &data, &size, ev);
+        if (ev->kind != WS_EV_MORE) return at;
+        ws_reader_rest(r, parts);
+    }
+    return SIZE_MAX;
+}
+
+/* As one frame, one byte after the other: the answer comes with the byte that decides. */
+static void test_utf8_bytes(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+        CLEANUP(buf_fini) struct buf in = BUF_INIT;
+        atomic_size_t sum = 0;
+        struct ws_parts parts = {.message_max = 100, .sum = &sum, .sum_max = 100};
+        struct ws_reader r = {0};
+        struct ws_event ev;
+        size_t size = texts[i].size, bad = texts[i].bad;
+        frame_put(&in, TEXT, texts[i].text, size);
+        size_t at = read_slowly(&r, &parts, &in, &ev);
+        size_t decides = bad >= size ? in.size - 1 : in.size - size + bad;
+        if (at != decides) fail_msg("text %zu: at byte %zu, not %zu", i, at, decides);
+        assert_int_equal(ev.kind, bad == size ? WS_EV_MESSAGE : WS_EV_BAD);
+        assert_int_equal(ev.code, bad == size ? 0 : 1007);
+        assert_int_equal(ws_utf8_valid((const uint8_t *)texts[i].text, size), bad == size);
+        ws_reader_fini(&r, &parts);
+        ws_parts_fini(&parts);
+    }
+}
+
+/* In three fragments, cut everywhere, each fed whole: the answer comes with the fragment of the
+ * byte that decides. A binary message may hold anything. */
+static void utf8_cut(size_t i, unsigned opcode, size_t one, size_t two)
+{
+    const char *text = texts[i].text;
+    const size_t cuts[] = {0, one, two, texts[i].size}, size = texts[i].size;
+    const bool fine = texts[i].bad == size || opcode == WS_BINARY;
+    size_t bad = texts[i].bad;
+    atomic_size_t sum = 0;
+    struct ws_parts parts = {.message_max = 100, .sum = &sum, .sum_max = 100};
+    struct ws_reader r = {0};
+    struct ws_event ev = {0};
+    for (unsigned f = 0; f < 3; f++) {
+        CLEANUP(buf_fini) struct buf in = BUF_INIT;
+        frame_put(&in, (f == 0 ? opcode : 0) | (f == 2 ? FIN : 0), text + cuts[f],
+                  cuts[f + 1] - cuts[f]);
+        const uint8_t *data = in.data;
+        ws_reader_step(&r, &parts, &data, &in.size, &ev);
+        bool last = f == 2 || (!fine && bad < cuts[f + 1]);
+        assert_int_equal(ev.kind, !last ? WS_EV_MORE : fine ? WS_EV_MESSAGE : WS_EV_BAD);
+        if (last) break;
+        ws_reader_rest(&r, &parts);
+        read_other(&parts);
+    }
+    assert_int_equal(ev.code, fine ? 0 : 1007);
+    if (fine) assert_memory_equal(ev.data, text, size);
+    ws_reader_fini(&r, &parts);
+    ws_parts_fini(&parts);
+    assert_int_equal(atomic_load(&sum), 0);
+}
+
+static void test_utf8_fragments(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
+        for (size_t one = 0; one <= texts[i].size; one++)
+            for (size_t two = one; two <= texts[i].size; two++) {
+                utf8_cut(i, WS_TEXT, one, two);
+                utf8_cut(i, WS_BINARY, one, two);
+            }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -752,7 +923,8 @@ int main(void)
         cmocka_unit_test(test_extra),          cmocka_unit_test(test_close),
         cmocka_unit_test(test_close_both),     cmocka_unit_test(test_vanish),
         cmocka_unit_test(test_ping),           cmocka_unit_test(test_hub_free),
-        cmocka_unit_test(test_idle_memory),
+        cmocka_unit_test(test_idle_memory),    cmocka_unit_test(test_utf8_bytes),
+        cmocka_unit_test(test_utf8_fragments), cmocka_unit_test(test_pause_order),
     };
     noise_seed();
     fill_noise(noise_bytes, sizeof noise_bytes);

@@ -53,7 +53,7 @@ function answer(res, bytes) {
 
 /* Writes bytes to a fresh connection and resolves to all that comes back until it is closed,
  * `until(text)` is true or the time is over. */
-export function rawExchange(base, bytes, { until = () => false, timeout = 5000 } = {}) {
+export function rawExchange(base, bytes, { until = () => false, timeout = 30000 } = {}) {
     const url = new URL(base);
     return new Promise((resolve, reject) => {
         let text = '';

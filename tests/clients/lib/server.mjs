@@ -48,8 +48,9 @@ export function programOf(kind) {
 /* Resolves when the server answers: {kind, url, wsUrl, adminUrl, adminKey, dir, log(), stop()}. */
 export async function startServer(kind, options = {}) {
     const dir = mkdtempSync(path.join(os.tmpdir(), `clients-${kind}-`));
-    const port = await freePort();
-    const adminPort = await freePort();
+    /* Ours takes any free ports and says which; the other must be told. */
+    let port = kind === 'sqld' ? await freePort() : 0;
+    let adminPort = kind === 'sqld' ? await freePort() : 0;
     const [program, args] = commandLine(kind, dir, port, adminPort, options);
     if (!program) throw new Error(`no program for ${kind}`);
     const logFile = path.join(dir, 'log');
@@ -63,12 +64,11 @@ export async function startServer(kind, options = {}) {
     });
     const kill = () => child.kill('SIGKILL');
     process.on('exit', kill);
-    const url = `http://127.0.0.1:${port}`;
     const stop = async () => {
         const early = gone;
         if (gone === null) {
             child.kill('SIGTERM');
-            const timer = setTimeout(kill, 10000);
+            const timer = setTimeout(kill, 60000);
             await ended;
             clearTimeout(timer);
         }
@@ -77,9 +77,13 @@ export async function startServer(kind, options = {}) {
         if (clean) rmSync(dir, { recursive: true, force: true });
         return { clean, end: gone, dir };
     };
-    const deadline = Date.now() + 20000;
+    const deadline = Date.now() + 60000;
     for (;;) {
-        const answer = await request(url, { method: 'GET', path: '/health' }).catch(() => null);
+        const said = /msg=serving addr=127\.0\.0\.1:(\d+).* admin=127\.0\.0\.1:(\d+)/.exec(log());
+        if (kind !== 'sqld' && said) [port, adminPort] = said.slice(1).map(Number);
+        const url = `http://127.0.0.1:${port}`;
+        const health = { method: 'GET', path: '/health' };
+        const answer = port === 0 ? null : await request(url, health).catch(() => null);
         if (answer?.status === 200) break;
         if (gone !== null || Date.now() > deadline) {
             kill();
@@ -91,7 +95,7 @@ export async function startServer(kind, options = {}) {
     }
     return {
         kind,
-        url,
+        url: `http://127.0.0.1:${port}`,
         wsUrl: `ws://127.0.0.1:${port}`,
         adminUrl: `http://127.0.0.1:${adminPort}`,
         adminKey: options.adminKey,

@@ -109,7 +109,7 @@ export class Ws {
     }
 
     /* The next message, control frame or {type: "end"}. */
-    next(timeout = 5000) {
+    next(timeout = 30000) {
         if (this.events.length > 0) return Promise.resolve(this.events.shift());
         if (this.over) return Promise.resolve({ type: 'end' });
         return new Promise((resolve, reject) => {

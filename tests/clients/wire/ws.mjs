@@ -43,7 +43,7 @@ async function closedWith(fn, protocol = 'hrana3') {
     try {
         await fn(ws);
         for (;;) {
-            const event = await ws.next(5000);
+            const event = await ws.next();
             if (event.type === 'close') return event.code;
             if (event.type === 'end') return 'end';
         }
