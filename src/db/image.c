@@ -90,7 +90,9 @@ enum rc image_adopt(const char *path, struct err *err)
     if (rc == RC_OK) rc = source_open(path, &opts, &src, err);
     source_close(src);
     if (rc == RC_OK) rc = image_settle(path, err);
-    if (rc == RC_CORRUPT || rc == RC_UNSUPPORTED) err->rc = RC_INVALID;
+    /* Also what SQLite cannot make sense of: collations it does not know, a newer format. */
+    bool odd = rc == RC_IO && (err->sys & 0xff) == SQLITE_ERROR;
+    if (rc == RC_CORRUPT || rc == RC_UNSUPPORTED || odd) err->rc = RC_INVALID;
     return rc == RC_OK ? RC_OK : err->rc;
 }
 

@@ -8,21 +8,26 @@
 #include "sql/conn_intern.h"
 #include "sql/actions.h"
 
-#define STATEMENTS      64
-#define STATEMENTS_MAX  1024
-#define KEPT_SQL_MAX    (64u << 10) /* a longer text is prepared each time */
-#define KEPT_BYTES_MAX  (4u << 20)  /* all kept statements together */
-#define OPEN_TRIES      20
-#define OPEN_SLEEP_US   2000
-#define ATTACHED_MAX    4
-#define SQL_SIZE_MAX    (256 << 20) /* bytes of a statement: blobs as hexadecimal digits in dumps */
-#define VALUE_MAX       (128u << 20)
-#define PROGRESS_STEPS  4000
-#define LOOKASIDE_SIZE  512 /* bytes of a slot, and how many */
-#define LOOKASIDE_COUNT 80
-#define BUSY_MS         5000
-#define BUSY_SLEEP_US   500
-#define CACHE_KIB       2000
+#define STATEMENTS       64
+#define STATEMENTS_MAX   1024
+#define KEPT_SQL_MAX     (64u << 10) /* a longer text is prepared each time */
+#define KEPT_BYTES_MAX   (4u << 20)  /* all kept statements together */
+#define OPEN_TRIES       20
+#define OPEN_SLEEP_US    2000
+#define ATTACHED_MAX     4
+#define SQL_SIZE_MAX     (256 << 20) /* bytes of a statement: in dumps blobs are digits */
+#define TOKENS_MAX       2000000     /* of a statement: SQLite takes about 100 bytes for each */
+#define VALUE_MAX        (128u << 20)
+#define PROGRESS_STEPS   500
+#define LIKE_PATTERN_MAX 1000 /* a step takes as long as pattern times text: nobody can end it */
+#define BRIEF_VALUE_MAX  (256 << 10) /* so does one that builds or copies a value */
+#define BRIEF_LIKE_MAX   100
+#define BRIEF_SQL_MAX    (64 << 10) /* and no handler is asked while SQLite parses */
+#define LOOKASIDE_SIZE   512        /* bytes of a slot, and how many */
+#define LOOKASIDE_COUNT  80
+#define BUSY_MS          5000
+#define BUSY_SLEEP_US    500
+#define CACHE_KIB        2000
 
 static const char *const own_texts[CONN_OWN_COUNT] = {
     [CONN_BEGIN] = "BEGIN",
@@ -52,6 +57,9 @@ struct run {
 static enum rc open_db(struct sql_conn *c, sqlite3 **ret_db, struct err *err);
 static enum rc set_up(struct sql_conn *c, sqlite3 *db, struct err *err);
 static enum rc set_pragmas(struct sql_conn *c, sqlite3 *db, struct err *err);
+static int value_max(const struct sql_conn *c);
+static void limit_steps(struct sql_conn *c, int value, int pattern);
+static bool is_too_much(enum rc rc, const struct sql_error *sql_err, const struct err *err);
 static enum rc learn_encoding(struct sql_conn *c, struct err *err);
 static void drop_statements(struct sql_conn *c);
 static enum rc do_locked(struct sql_conn *c, enum conn_own which, struct err *err);
@@ -61,6 +69,7 @@ static void leave(struct sql_conn *c);
 static void close_db(struct sql_conn *c);
 static enum rc find(struct sql_conn *c, const char *sql, size_t size, struct kept **ret_k,
                     struct sql_error *sql_err, struct err *err);
+static enum rc check_size(const char *sql, size_t size, struct sql_error *sql_err, struct err *err);
 static enum rc prepare(struct sql_conn *c, const char *sql, size_t size, unsigned flags,
                        struct kept *ret_k, size_t *ret_used, struct sql_error *sql_err,
                        struct err *err);
@@ -93,8 +102,6 @@ static int on_progress(void *ctx);
 static int on_busy(void *ctx, int tries);
 static int on_commit(void *ctx);
 static void on_rollback(void *ctx);
-static void fn_changes(sqlite3_context *ctx, int count, sqlite3_value **values);
-static void fn_total_changes(sqlite3_context *ctx, int count, sqlite3_value **values);
 
 enum rc sql_conn_open(const struct sql_conn_opts *opts, struct sql_conn **ret_conn, struct err *err)
 {
@@ -232,8 +239,12 @@ enum rc sql_conn_run(struct sql_conn *c, const struct call *call, const struct s
     struct kept *k = NULL;
     int64_t start_us = os_mono_us();
     TRY(enter(c, call, sql_err, err));
+    bool brief = limits != NULL && limits->brief;
+    if (brief) limit_steps(c, BRIEF_VALUE_MAX, BRIEF_LIKE_MAX);
     int64_t total = sqlite3_total_changes64(c->db);
-    enum rc rc = find(c, stmt->sql, stmt->sql_size, &k, sql_err, err);
+    enum rc rc = brief && stmt->sql_size > BRIEF_SQL_MAX
+                     ? conn_fail_own(sql_err, err, RC_CANCELED, "SQLITE_INTERRUPT", "a long text")
+                     : find(c, stmt->sql, stmt->sql_size, &k, sql_err, err);
     if (rc == RC_OK) rc = may_run(c, k, limits, sql_err, err);
     if (rc == RC_OK) rc = conn_bind(c, k->stmt, call, stmt->args, stmt->arg_count, sql_err, err);
     if (rc == RC_OK) rc = execute(c, k, &r);
@@ -245,7 +256,10 @@ enum rc sql_conn_run(struct sql_conn *c, const struct call *call, const struct s
                       "SQLite error: %s", err->text);
     }
     if (k != NULL && stmt->arg_count > 0) sqlite3_clear_bindings(k->stmt);
+    if (brief && is_too_much(rc, sql_err, err))
+        rc = err_set(err, RC_CANCELED, "not brief: a value of more than %d bytes", BRIEF_VALUE_MAX);
     if (rc != RC_OK && atomic_load(&c->revoked)) rc = timed_out(sql_err, err);
+    if (brief) limit_steps(c, value_max(c), LIKE_PATTERN_MAX);
     leave(c);
     return rc;
 }
@@ -256,7 +270,8 @@ enum rc sql_conn_script(struct sql_conn *c, const struct call *call,
 {
     struct run r = {.call = call, .limits = limits, .sql_err = sql_err, .err = err};
     TRY(enter(c, call, sql_err, err));
-    enum rc rc = check_script_end(c, sql, size, sql_err, err);
+    enum rc rc = check_size(sql, size, sql_err, err);
+    if (rc == RC_OK) rc = check_script_end(c, sql, size, sql_err, err);
     for (size_t at = 0; rc == RC_OK && at < size;) {
         struct kept k = {0};
         size_t used = 0;
@@ -508,6 +523,13 @@ void conn_rollback(struct sql_conn *c)
     after(c, NULL, false);
 }
 
+bool conn_unwanted(const struct sql_conn *c)
+{
+    struct err ignored;
+    if (c->interruptible && atomic_load(&c->revoked)) return true;
+    return c->call != NULL && call_check(c->call, &ignored) != RC_OK;
+}
+
 uint64_t conn_commits(const struct sql_conn *c)
 {
     return c->commits;
@@ -604,16 +626,13 @@ static enum rc set_up(struct sql_conn *c, sqlite3 *db, struct err *err)
     for (size_t i = 0; i < sizeof on / sizeof on[0]; i++)
         sqlite3_db_config(db, on[i], 1, NULL);
     sqlite3_db_config(db, SQLITE_DBCONFIG_ENABLE_FKEY, (int)c->opts.foreign_keys, NULL);
-    uint32_t value_max = c->opts.value_max != 0 ? c->opts.value_max : VALUE_MAX;
-    sqlite3_limit(db, SQLITE_LIMIT_LENGTH, value_max > INT32_MAX ? INT32_MAX : (int)value_max);
+    sqlite3_limit(db, SQLITE_LIMIT_LENGTH, value_max(c));
     sqlite3_limit(db, SQLITE_LIMIT_SQL_LENGTH, SQL_SIZE_MAX);
     sqlite3_limit(db, SQLITE_LIMIT_ATTACHED, 1 + ATTACHED_MAX); /* one is VACUUM's own */
     sqlite3_limit(db, SQLITE_LIMIT_WORKER_THREADS, 0);
-    const int flags = SQLITE_UTF8 | SQLITE_INNOCUOUS;
-    int code = sqlite3_create_function_v2(db, "changes", 0, flags, c, fn_changes, NULL, NULL, NULL);
-    if (code == SQLITE_OK)
-        code = sqlite3_create_function_v2(db, "total_changes", 0, flags, c, fn_total_changes, NULL,
-                                          NULL, NULL);
+    sqlite3_limit(db, SQLITE_LIMIT_LIKE_PATTERN_LENGTH, LIKE_PATTERN_MAX);
+    int code = conn_functions(c, db);
+    if (code == SQLITE_OK) code = conn_guard_modules(db);
     if (code == SQLITE_OK) code = sqlite3_set_authorizer(db, conn_guard_authorize, &c->guard);
     if (code != SQLITE_OK) return conn_fail(c, code, -1, &ignored, err);
     sqlite3_progress_handler(db, PROGRESS_STEPS, on_progress, c);
@@ -624,20 +643,42 @@ static enum rc set_up(struct sql_conn *c, sqlite3 *db, struct err *err)
 
 static enum rc set_pragmas(struct sql_conn *c, sqlite3 *db, struct err *err)
 {
-    char sql[320], page_max[48] = "";
+    char sql[320], mmap[48] = "", page_max[48] = "";
     struct sql_error ignored;
     const struct sql_conn_opts *o = &c->opts;
     if (o->page_max > 0)
         snprintf(page_max, sizeof page_max, "PRAGMA max_page_count=%llu;",
                  (unsigned long long)o->page_max);
+    if (o->mmap_bytes > 0)
+        snprintf(mmap, sizeof mmap, "PRAGMA mmap_size=%lld;", (long long)o->mmap_bytes);
     snprintf(sql, sizeof sql,
-             "PRAGMA cache_size=-%lld; PRAGMA mmap_size=%lld; PRAGMA temp_store=%s;"
-             "PRAGMA journal_mode=WAL; PRAGMA synchronous=%s; PRAGMA wal_autocheckpoint=0;%s%s",
-             (long long)(o->cache_kib > 0 ? o->cache_kib : CACHE_KIB), (long long)o->mmap_bytes,
-             o->temp_in_file ? "FILE" : "MEMORY", o->full_sync ? "FULL" : "NORMAL", page_max,
+             "PRAGMA cache_size=-%lld; PRAGMA temp_store=%s; PRAGMA journal_mode=WAL;"
+             "PRAGMA synchronous=%s;%s%s%s",
+             (long long)(o->cache_kib > 0 ? o->cache_kib : CACHE_KIB),
+             o->temp_in_file ? "FILE" : "MEMORY", o->full_sync ? "FULL" : "NORMAL", mmap, page_max,
              o->read_only ? "PRAGMA query_only=1;" : "");
+    sqlite3_wal_autocheckpoint(db, 0);
     int code = sqlite3_exec(db, sql, NULL, NULL, NULL);
     return code == SQLITE_OK ? RC_OK : conn_fail(c, code, -1, &ignored, err);
+}
+
+static int value_max(const struct sql_conn *c)
+{
+    uint32_t max = c->opts.value_max != 0 ? c->opts.value_max : VALUE_MAX;
+    return max > INT32_MAX ? INT32_MAX : (int)max;
+}
+
+static void limit_steps(struct sql_conn *c, int value, int pattern)
+{
+    sqlite3_limit(c->db, SQLITE_LIMIT_LENGTH, value < value_max(c) ? value : value_max(c));
+    sqlite3_limit(c->db, SQLITE_LIMIT_LIKE_PATTERN_LENGTH, pattern);
+}
+
+/* A failure that the limits of a brief run may have made. */
+static bool is_too_much(enum rc rc, const struct sql_error *sql_err, const struct err *err)
+{
+    return rc != RC_OK && (strcmp(sql_err->code, "SQLITE_TOOBIG") == 0 ||
+                           strstr(err->text, "pattern too complex") != NULL);
 }
 
 static enum rc learn_encoding(struct sql_conn *c, struct err *err)
@@ -728,6 +769,7 @@ static enum rc find(struct sql_conn *c, const char *sql, size_t size, struct kep
     uint64_t hash = conn_hash(sql, size);
     uint64_t policy = c->guard.policy != NULL ? c->guard.policy->id : 0;
     drop(&c->spare);
+    TRY(check_size(sql, size, sql_err, err));
     (void)conn_defers(c);
     for (unsigned i = 0; i < c->kept_count; i++) {
         struct kept *k = &c->kept[i];
@@ -752,6 +794,14 @@ static enum rc find(struct sql_conn *c, const char *sql, size_t size, struct kep
         *ret_k = &c->spare;
     }
     return RC_OK;
+}
+
+/* A list of literals takes SQLite a hundred times its text in memory. */
+static enum rc check_size(const char *sql, size_t size, struct sql_error *sql_err, struct err *err)
+{
+    if (size <= TOKENS_MAX || conn_most_tokens(sql, size) <= TOKENS_MAX) return RC_OK;
+    sql_error_set(sql_err, SQLITE_TOOBIG, -1, "a statement of too many words and signs");
+    return err_set(err, RC_INVALID, "a statement of more than %d words and signs", TOKENS_MAX);
 }
 
 /* Exactly one statement. */
@@ -934,7 +984,13 @@ static enum rc may_run(struct sql_conn *c, const struct kept *k, const struct sq
         sql_error_set(sql_err, SQLITE_AUTH, -1, "not authorized (VACUUM)");
         return err_set(err, RC_INVALID, "not authorized: VACUUM");
     }
-    return RC_OK;
+    bool writes = vacuum || !sqlite3_stmt_readonly(k->stmt);
+    if (!writes || c->opts.before_write == NULL) return RC_OK;
+    if (c->opts.before_write(c->opts.ctx, err) == RC_OK) return RC_OK;
+    if (err->rc != RC_NO_MEM) err->rc = RC_IO; /* others mean something to callers */
+    sql_error_own(sql_err, err->rc == RC_NO_MEM ? "SQLITE_NOMEM" : "SQLITE_IOERR",
+                  "SQLite error: %s", err->text);
+    return err->rc;
 }
 
 /* A statement that changes rows and returns some may have to be undone after SQLite is through with
@@ -1096,10 +1152,7 @@ static enum rc timed_out(struct sql_error *sql_err, struct err *err)
 
 static int on_progress(void *ctx)
 {
-    struct sql_conn *c = ctx;
-    struct err ignored;
-    if (c->interruptible && atomic_load(&c->revoked)) return 1;
-    return c->call != NULL && call_check(c->call, &ignored) != RC_OK;
+    return conn_unwanted(ctx);
 }
 
 /* Locks of other processes, and of a reader that recovers the WAL: wait in small steps. */
@@ -1126,21 +1179,4 @@ static void on_rollback(void *ctx)
 {
     struct sql_conn *c = ctx;
     c->committing = false;
-}
-
-/* As SQLite's own, but blind to what was before the unit. Inside of a trigger of the unit's first
- * change a number other than the old one must come from this unit. */
-static void fn_changes(sqlite3_context *ctx, int count, sqlite3_value **values)
-{
-    struct sql_conn *c = sqlite3_user_data(ctx);
-    (void)count, (void)values;
-    int64_t now = sqlite3_changes64(c->db);
-    sqlite3_result_int64(ctx, c->unit_changed || now != c->unit_changes ? now : c->base_changes);
-}
-
-static void fn_total_changes(sqlite3_context *ctx, int count, sqlite3_value **values)
-{
-    struct sql_conn *c = sqlite3_user_data(ctx);
-    (void)count, (void)values;
-    sqlite3_result_int64(ctx, sqlite3_total_changes64(c->db) - c->unit_total + c->base_total);
 }

@@ -3,7 +3,7 @@
  *
  * A tenant must not reach anything but its own database. So whatever the SQL says, refused are:
  * ATTACH (but by sql_conn_attach), VACUUM INTO, load_extension, writable_schema and every PRAGMA
- * that is not in the list of conn.c, writes to sqlite_dbpage and to shadow tables, URI file names.
+ * that is not in the list of conn_guard.c, sqlite_dbpage, writes to shadow tables, URI file names.
  * The authorizer callback and SQLITE_DBCONFIG_DEFENSIVE see to it; `policy` may refuse more.
  *
  * A connection is not for use by a sink that it feeds.
@@ -44,6 +44,11 @@ struct sql_conn_opts {
     unsigned statement_max; /* prepared statements kept; 0: 64 */
     uint64_t page_max;      /* max_page_count; 0: no limit */
     uint32_t value_max;     /* bytes of a text, a blob or a row; 0: 128 MiB */
+    /* Before each statement that may write is run, so before whatever it commits. Often: quick when
+     * there is nothing to do. What it fails with fails the statement, as RC_IO or RC_NO_MEM. May be
+     * NULL. */
+    enum rc (*before_write)(void *ctx, struct err *err);
+    void *ctx; /* of before_write */
 };
 /* WAL mode, temp_store=MEMORY, no automatic checkpoint and none when the last connection closes:
  * whoever writes calls sql_conn_checkpoint. source_global_init must have been called. Fails:
@@ -77,6 +82,9 @@ struct sql_limits {    /* of one call; zero: none */
     uint64_t row_max;  /* rows given to the sink */
     uint64_t byte_max; /* of values given to the sink */
     bool read_only;    /* a statement that would write is not run but fails with RC_DENIED */
+    /* Others need the thread: nothing may be done that takes long in one step of the program, where
+     * the deadline is not looked at. What would, as with large values, fails with RC_CANCELED. */
+    bool brief;
 };
 /* Run one statement. call: deadline and cancellation, looked at every few thousand VM steps.
  * RC_OK: *done is filled. RC_DENIED: nothing was done, only limits->read_only stands against it (a

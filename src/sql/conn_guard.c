@@ -6,7 +6,7 @@
  * their own, and when a changed schema makes it prepare the client's statement anew. The same rules
  * hold there, with one exception: VACUUM attaches a temporary file, whose name is empty.
  *
- * Writes to sqlite_schema, to shadow tables and to sqlite_dbpage are refused by SQLite itself
+ * Writes to sqlite_schema and to shadow tables are refused by SQLite itself
  * (SQLITE_DBCONFIG_DEFENSIVE, writable_schema off); writable_schema cannot be reached from here.
  */
 #include <stdio.h>
@@ -97,13 +97,16 @@ static const struct pragma pragmas[] = {
 static const char *const modules[] = {"fts5", "fts5vocab", "rtree", "rtree_i32", "geopoly", NULL};
 static const char *const functions[] = {"load_extension", "readfile",       "writefile",
                                         "edit",           "fts3_tokenizer", NULL};
-/* Raw pages pass by every rule about tables; statements may be somebody else's. */
-static const char *const tables[] = {"sqlite_dbpage", "sqlite_stmt", NULL};
+/* Modules whose tables are refused, under whatever name a database that was made elsewhere has
+ * them. Raw pages pass by every rule about tables; statements may be somebody else's. */
+static const char *const raw_modules[] = {"sqlite_dbpage", "sqlite_stmt", NULL};
 static const char *const own_databases[] = {"main", "temp", NULL};
 /* Of virtual tables: fts5, rtree, geopoly. */
 static const char *const shadows[] = {"data",  "idx",    "content", "docsize", "config",
                                       "rowid", "parent", "node",    NULL};
 
+static int refuse_table(sqlite3 *db, void *aux, int argc, const char *const *argv,
+                        sqlite3_vtab **ret, char **ret_text);
 static int judge(struct guard *g, int action, const char *a, const char *b);
 static int judge_attach(struct guard *g, const char *file);
 static int judge_pragma(struct guard *g, const char *name, const char *value);
@@ -129,6 +132,23 @@ int conn_guard_authorize(void *guard, int action, const char *a, const char *b, 
     return SQLITE_OK;
 }
 
+int conn_guard_modules(sqlite3 *db)
+{
+    static const sqlite3_module refusal = {.xConnect = refuse_table};
+    int code = SQLITE_OK;
+    for (size_t i = 0; raw_modules[i] != NULL && code == SQLITE_OK; i++)
+        code = sqlite3_create_module_v2(db, raw_modules[i], &refusal, NULL, NULL);
+    return code;
+}
+
+static int refuse_table(sqlite3 *db, void *aux, int argc, const char *const *argv,
+                        sqlite3_vtab **ret, char **ret_text)
+{
+    (void)db, (void)aux, (void)argc, (void)ret;
+    *ret_text = sqlite3_mprintf("table %s may not be used", argv[2]);
+    return *ret_text != NULL ? SQLITE_ERROR : SQLITE_NOMEM;
+}
+
 static int judge(struct guard *g, int action, const char *a, const char *b)
 {
     switch (action) {
@@ -144,11 +164,6 @@ static int judge(struct guard *g, int action, const char *a, const char *b)
     case SQLITE_CREATE_VTABLE:
     case SQLITE_DROP_VTABLE:
         return listed(modules, b) ? SQLITE_OK : refuse(g, "virtual table module", b);
-    case SQLITE_READ:
-    case SQLITE_INSERT:
-    case SQLITE_UPDATE:
-    case SQLITE_DELETE:
-        return listed(tables, a) ? refuse(g, "table", a) : SQLITE_OK;
     case SQLITE_TRANSACTION:
     case SQLITE_SAVEPOINT:
         return judge_session(g, 0);

@@ -3,6 +3,7 @@
  *
  *   conn.c        open, run, cache of statements       conn_bind.c  arguments, values, failures
  *   conn_guard.c  what is forbidden                    conn_kind.c  the first words of a statement
+ *   conn_functions.c  functions in the place of SQLite's own
  *
  * Threads: as conn.h. sql_conn_revoke may come from any thread.
  */
@@ -103,6 +104,8 @@ struct sql_conn {
 /* Of the first statement; *ret_size: its bytes, set for the two kinds of BEGIN only. */
 enum conn_dialect conn_dialect_of(const char *sql, size_t size, size_t *ret_size);
 bool conn_is_blank(const char *sql, size_t size);
+/* Words and signs between two ';', where there are most of them. */
+size_t conn_most_tokens(const char *sql, size_t size);
 /* Where the text after the last ';' begins. */
 size_t conn_last_piece(const char *sql, size_t size);
 /* The first statement, if it ends a transaction; *ret_size: its bytes, with its ';'. */
@@ -110,6 +113,12 @@ enum conn_end { CONN_END_NONE, CONN_END_COMMIT, CONN_END_ROLLBACK };
 enum conn_end conn_end_of(const char *sql, size_t size, size_t *ret_size);
 uint64_t conn_hash(const char *sql, size_t size);
 
+/* Functions in the place of SQLite's own, for a connection that is being opened. A SQLite code. */
+int conn_functions(struct sql_conn *c, sqlite3 *db);
+/* Nobody waits for the running statement any more: it may end. */
+bool conn_unwanted(const struct sql_conn *c);
+/* For a connection that is being opened: take modules away. A SQLite code. */
+int conn_guard_modules(sqlite3 *db);
 int conn_guard_authorize(void *guard, int action, const char *a, const char *b, const char *db,
                          const char *trigger);
 

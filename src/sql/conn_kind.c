@@ -111,6 +111,17 @@ size_t conn_last_piece(const char *sql, size_t size)
     return start;
 }
 
+size_t conn_most_tokens(const char *sql, size_t size)
+{
+    struct scan s = {sql, sql + size};
+    size_t most = 0, count = 0;
+    for (struct token t = next(&s); t.type != TOKEN_END; t = next(&s)) {
+        count = t.type == TOKEN_OTHER && t.text[0] == ';' ? 0 : count + 1;
+        if (count > most) most = count;
+    }
+    return most;
+}
+
 static struct token next(struct scan *s)
 {
     skip_blank(s);

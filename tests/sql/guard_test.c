@@ -145,6 +145,28 @@ static void test_knows_no_file_functions(void **state)
     bed_free(&b);
 }
 
+/* Nobody can make such a table here, but a database that was made elsewhere may have one. */
+static void test_raw_pages_by_another_name(void **state)
+{
+    (void)state;
+    struct bed b;
+    sqlite3 *db;
+    bed_new(&b);
+    assert_int_equal(sqlite3_open(b.path, &db), SQLITE_OK);
+    const char *sql =
+        "CREATE TABLE t(a, b); INSERT INTO t VALUES(1,2),(3,4); PRAGMA writable_schema=1;"
+        "INSERT INTO sqlite_schema VALUES"
+        "('table','pages','pages',0,'CREATE VIRTUAL TABLE pages USING sqlite_dbpage'),"
+        "('table','texts','texts',0,'CREATE VIRTUAL TABLE texts USING sqlite_stmt')";
+    assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    bed_open(&b, NULL);
+    blocked(&b, "SELECT data FROM pages");
+    blocked(&b, "UPDATE pages SET data = zeroblob(4096)");
+    blocked(&b, "SELECT sql FROM texts");
+    bed_free(&b);
+}
+
 /* Objects that hide what is forbidden can be made, and fail when they are used. */
 static void test_hides_nothing_in_objects(void **state)
 {
@@ -342,6 +364,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_refuses),
+        cmocka_unit_test(test_raw_pages_by_another_name),
         cmocka_unit_test(test_knows_no_file_functions),
         cmocka_unit_test(test_hides_nothing_in_objects),
         cmocka_unit_test(test_bound_file_names),

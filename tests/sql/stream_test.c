@@ -8,6 +8,7 @@
 #include <string.h>
 #include <cmocka.h>
 #include "base/os.h"
+#include "harness/scene.h"
 #include "sql/client.h"
 
 #define ENDLESS                                                                                    \
@@ -19,13 +20,6 @@ struct scene {
     void (*fn)(void);
     struct sql_engine_opts opts;
 };
-#define SCENE(test, ...)                                                                           \
-    {                                                                                              \
-        .name = #test, .test_func = run_scene, .initial_state = &(struct scene)                    \
-        {                                                                                          \
-            .fn = test, __VA_ARGS__                                                                \
-        }                                                                                          \
-    }
 
 static struct house h;
 static struct client a, b;

@@ -9,6 +9,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -140,10 +141,13 @@ static void one_transaction(struct actor *a)
     struct sql_done done;
     uint64_t r = bed_random(&a->random);
     int keys[2] = {(int)(r % KEYS), (int)(r / 7 % KEYS)};
-    int64_t value = (int64_t)(r >> 30 & 0xfff) + 1;
+    int64_t value = (int64_t)(r >> 30 & 0xfff) + 1000; /* 666 is refused */
     bool keep = r >> 60 & 1;
-    if (hold_begin(&h, a->crew, &(struct sql_conn_opts){.path = a->path}) != RC_OK)
-        snprintf(a->failure, sizeof a->failure, "no transaction");
+    if (hold_begin(&h, a->crew, &(struct sql_conn_opts){.path = a->path}) != RC_OK) {
+        snprintf(a->failure, sizeof a->failure, "no transaction: %.200s", h.err.text);
+        hold_end(&h);
+        return;
+    }
     char sql[3][96];
     snprintf(sql[0], sizeof sql[0], "REPLACE INTO t VALUES(%d,%lld)", a->index * KEYS + keys[0],
              (long long)value);
@@ -158,12 +162,12 @@ static void one_transaction(struct actor *a)
         struct sql_stmt pre = {.sql = twin, .sql_size = strlen(twin)};
         struct sql_stmt s = {.sql = sql[i], .sql_size = strlen(sql[i])};
         if (i < 2)
-            ok &= sql_conn_run(h.conn, NULL, NULL, &pre, NULL, &done, &sql_err, &err) == RC_OK;
-        ok &= sql_conn_run(h.conn, NULL, NULL, &s, NULL, &done, &sql_err, &err) == RC_OK;
+            ok = ok && sql_conn_run(h.conn, NULL, NULL, &pre, NULL, &done, &sql_err, &err) == RC_OK;
+        ok = ok && sql_conn_run(h.conn, NULL, NULL, &s, NULL, &done, &sql_err, &err) == RC_OK;
     }
     uint64_t commit = hold_end(&h);
     if (!ok) snprintf(a->failure, sizeof a->failure, "transaction: %.200s", err.text);
-    if (keep != (commit != 0)) snprintf(a->failure, sizeof a->failure, "commit number");
+    if (ok && keep != (commit != 0)) snprintf(a->failure, sizeof a->failure, "commit number");
     if (ok && keep) a->value[keys[0]] = a->value[keys[1]] = value;
 }
 
@@ -279,7 +283,9 @@ static void one_kill(uint64_t seed)
     pid_t pid = fork();
     if (pid == 0) child(&b, fds[1], seed);
     close(fds[1]);
-    os_sleep_ms(60 + (int64_t)(seed % 200));
+    struct pollfd first = {.fd = fds[0], .events = POLLIN};
+    assert_int_equal(poll(&first, 1, 60000), 1);
+    os_sleep_ms((int64_t)(seed % 200));
     kill(pid, SIGKILL);
     int status;
     assert_int_equal(waitpid(pid, &status, 0), pid);
