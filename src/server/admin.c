@@ -12,17 +12,17 @@
 
 #define JSON "application/json"
 
-enum { TAKES_JSON = 1, NEW_NAME = 2, NEW_TO = 4, EXISTS_400 = 8 };
+enum { TAKES_JSON = 1, NEW_NAME = 2, NEW_TO = 4, EXISTS_400 = 8, LOOKS = 16 };
 struct admin_route {
     const char *method, *path; /* ":ns" and ":to" stand for a name */
     admin_fn *run;
     unsigned flags;
 };
 static const struct admin_route routes[] = {
-    {"GET", "/metrics", admin_metrics, 0},
-    {"GET", "/v1/diagnostics", admin_diagnostics, 0},
-    {"GET", "/v1/namespaces", admin_list, 0},
-    {"GET", "/v1/namespaces/:ns", admin_describe, 0},
+    {"GET", "/metrics", admin_metrics, LOOKS},
+    {"GET", "/v1/diagnostics", admin_diagnostics, LOOKS},
+    {"GET", "/v1/namespaces", admin_list, LOOKS},
+    {"GET", "/v1/namespaces/:ns", admin_describe, LOOKS},
     {"DELETE", "/v1/namespaces/:ns", admin_remove, TAKES_JSON},
     {"POST", "/v1/namespaces/:ns/create", admin_create, TAKES_JSON | NEW_NAME | EXISTS_400},
     {"POST", "/v1/namespaces/:ns/fork/:to", admin_fork, TAKES_JSON | NEW_TO | EXISTS_400},
@@ -31,7 +31,7 @@ static const struct admin_route routes[] = {
     {"GET", "/v1/namespaces/:ns/config", admin_get_config, 0},
     {"POST", "/v1/namespaces/:ns/config", admin_set_config, TAKES_JSON},
     {"POST", "/v1/namespaces/:ns/checkpoint", admin_checkpoint, 0},
-    {"GET", "/v1/namespaces/:ns/stats", admin_stats, 0},
+    {"GET", "/v1/namespaces/:ns/stats", admin_stats, LOOKS},
     {"DELETE", "/v1/namespaces/:ns/stats/top", admin_clear_top, 0},
     {"DELETE", "/v1/namespaces/:ns/stats/slowest", admin_clear_slowest, 0},
     {"GET", "/v1/namespaces/:ns/export", admin_export, 0},
@@ -84,7 +84,8 @@ void admin_handle(void *server, struct http_req *r)
         return;
     }
     a->job.run = run;
-    crew_submit(s->env.work, &a->job, crew_key(""));
+    /* Those that may wait for a tenant have their own share of threads; these are no names. */
+    crew_submit(s->env.work, &a->job, crew_key((a->route->flags & LOOKS) != 0 ? "" : "*"));
 }
 
 const char *admin_spill(void *server, const struct http_req *r)

@@ -19,6 +19,7 @@ struct listing {
 static enum rc list_one(void *ctx, const struct tenant_info *info, struct err *err);
 static json_t *of_info(const struct tenant_info *info);
 static int set_txid(json_t *o, const char *key, uint64_t txid);
+static json_t *of_former(const struct tenant_info *info);
 static json_t *of_queries(const struct stats_query *list, size_t count, bool elapsed);
 static enum rc must_exist(struct admin *a, struct err *err);
 
@@ -56,15 +57,19 @@ enum rc admin_fork(struct admin *a, struct buf *out, struct err *err)
     return o->ops->fork(o->tenants, a->name, a->to, &at, err);
 }
 
+/* It is done, whatever else is to be said. */
 enum rc admin_rename(struct admin *a, struct buf *out, struct err *err)
 {
     const struct server_opts *o = &a->server->opts;
-    (void)out;
+    struct tenant_info info;
+    struct err ignored;
     TRY(must_exist(a, err));
     admin_evict(a->server, a->name);
     TRY(o->ops->rename(o->tenants, a->name, a->to, err));
     stats_tenant_drop(a->server->stats, a->name);
-    return RC_OK;
+    if (o->ops->info(o->tenants, a->to, &info, &ignored) != RC_OK || info.former_count == 0)
+        return RC_OK;
+    return admin_json_put(json_pack("{s:o}", "former_logs", of_former(&info)), out, err);
 }
 
 enum rc admin_restore(struct admin *a, struct buf *out, struct err *err)
@@ -91,7 +96,7 @@ enum rc admin_get_config(struct admin *a, struct buf *out, struct err *err)
 {
     const struct server_opts *o = &a->server->opts;
     struct tenant *t;
-    TRY(o->ops->open(o->tenants, a->name, &t, err));
+    TRY(o->ops->open_wait(o->tenants, a->name, &t, err));
     json_t *conf = admin_json_of_conf(atomic_load(&t->conf));
     o->ops->release(o->tenants, t);
     return admin_json_put(conf, out, err);
@@ -102,7 +107,7 @@ enum rc admin_set_config(struct admin *a, struct buf *out, struct err *err)
     const struct server_opts *o = &a->server->opts;
     struct tenant *t;
     (void)out;
-    TRY(o->ops->open(o->tenants, a->name, &t, err));
+    TRY(o->ops->open_wait(o->tenants, a->name, &t, err));
     struct tenant_conf conf = *atomic_load(&t->conf); /* its texts live as long as t */
     enum rc rc = admin_json_conf(a->body, false, &conf, err);
     if (rc == RC_OK) rc = o->ops->configure(o->tenants, a->name, &conf, err);
@@ -199,8 +204,9 @@ static json_t *of_info(const struct tenant_info *info)
                           "created", info->created_ms > 0 ? created : NULL, "bytes",
                           (json_int_t)info->bytes, "wal_bytes", (json_int_t)info->wal_bytes);
     if (o == NULL) return NULL;
-    if (set_txid(o, "txid", info->txid) == 0 && set_txid(o, "txid_stored", info->txid_stored) == 0)
-        return o;
+    int failed = set_txid(o, "txid", info->txid) | set_txid(o, "txid_stored", info->txid_stored);
+    if (info->former_count > 0) failed |= json_object_set_new(o, "former_logs", of_former(info));
+    if (failed == 0) return o;
     json_decref(o);
     return NULL;
 }
@@ -210,6 +216,20 @@ static int set_txid(json_t *o, const char *key, uint64_t txid)
     char text[17];
     txid_put(txid, text);
     return json_object_set_new(o, key, txid > 0 ? json_string(text) : json_null());
+}
+
+static json_t *of_former(const struct tenant_info *info)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < info->former_count && list != NULL; i++) {
+        char until[TIME_TEXT_SIZE];
+        time_put(info->former[i].until_ms, true, until);
+        json_t *one = json_pack("{s:s,s:s}", "name", info->former[i].name, "until", until);
+        if (json_array_append_new(list, one) == 0) continue;
+        json_decref(list);
+        list = NULL;
+    }
+    return list;
 }
 
 static json_t *of_queries(const struct stats_query *list, size_t count, bool elapsed)

@@ -46,7 +46,7 @@ enum rc admin_tokens(struct admin *a, struct buf *out, struct err *err)
     const struct server_opts *o = &a->server->opts;
     struct tenant *t;
     json_t *answer = NULL;
-    TRY(o->ops->open(o->tenants, a->name, &t, err));
+    TRY(o->ops->open_wait(o->tenants, a->name, &t, err));
     enum rc rc = mint(a, atomic_load(&t->conf)->jwt_key, &answer, err);
     o->ops->release(o->tenants, t);
     return rc == RC_OK ? admin_json_put(answer, out, err) : rc;
@@ -66,7 +66,7 @@ enum rc admin_rotate(struct admin *a, struct buf *out, struct err *err)
     TRY(derive(&key, nonce, &private, &public, err));
     TRY(buf_printf(&text, err, MARK "%s\n%.*s\n", nonce, (int)public.size, (char *)public.data));
     TRY(buf_append(&text, "", 1, err));
-    TRY(o->ops->open(o->tenants, a->name, &t, err));
+    TRY(o->ops->open_wait(o->tenants, a->name, &t, err));
     struct tenant_conf conf = *atomic_load(&t->conf);
     conf.jwt_key = (const char *)text.data;
     enum rc rc = o->ops->configure(o->tenants, a->name, &conf, err);
@@ -82,7 +82,7 @@ enum rc admin_rotation(struct admin *a, struct buf *out, struct err *err)
     const struct server_opts *o = &a->server->opts;
     char nonce[NONCE_SIZE + 1];
     struct tenant *t;
-    TRY(o->ops->open(o->tenants, a->name, &t, err));
+    TRY(o->ops->open_wait(o->tenants, a->name, &t, err));
     const char *keys = atomic_load(&t->conf)->jwt_key;
     json_t *answer =
         json_pack("{s:s?,s:s?}", "rotation", nonce_of(keys, nonce) ? nonce : NULL, "jwt_key", keys);

@@ -16,13 +16,12 @@
 #define PROTOBUF "application/x-protobuf"
 #define LINES    "text/plain"
 #define MESSAGES "application/octet-stream"
-#define LEFT_MS  3000 /* so long a request waits for the end of a cursor that its client has left  \
-                       */
+#define LEFT_MS  3000 /* a request waits so long for a cursor to end that its client has left */
 
 static const struct hrana_decoder *decoder_of(const struct ask *a);
 static enum rc take_session(struct ask *a, const char *baton, struct sql_error *e, struct err *err);
 static enum rc prepare(struct ask *a, enum hrana_frame frame, const char *baton, struct err *err);
-static bool too_early(struct ask *a, enum rc rc);
+static void stream_came(struct baton_wait *w);
 static void start(struct ask *a, const struct hrana_request *requests, size_t count,
                   void (*done)(struct exec *x));
 static void pipeline_done(struct exec *x);
@@ -47,7 +46,7 @@ void api_pipeline(struct ask *a)
     const void *body = http_body(a->http, &size);
     enum rc rc = decoder_of(a)->pipeline(a->arena, a->target.version, body, size, &p, &err);
     if (rc == RC_OK) rc = prepare(a, HRANA_FRAME_PIPELINE, p.baton, &err);
-    if (too_early(a, rc)) return;
+    if (rc == RC_AGAIN) return; /* its stream's cursor has not ended; from here it may be gone */
     if (rc == RC_OK) rc = hrana_put_begin(a->enc, NULL, NULL, &err);
     if (rc == RC_OK)
         start(a, p.requests, p.count, pipeline_done);
@@ -65,7 +64,7 @@ void api_cursor(struct ask *a)
     const void *body = http_body(a->http, &size);
     enum rc rc = decoder_of(a)->cursor(a->arena, body, size, &c, &err);
     if (rc == RC_OK) rc = prepare(a, HRANA_FRAME_CURSOR, c.baton, &err);
-    if (too_early(a, rc)) return;
+    if (rc == RC_AGAIN) return; /* its stream's cursor has not ended; from here it may be gone */
     if (rc != RC_OK && a->x.sql_err.code[0] != '\0') {
         ask_fail(a, strcmp(a->x.sql_err.code, "STREAM_EXPIRED") == 0 ? 410 : 404, &a->x.sql_err);
         return;
@@ -112,9 +111,13 @@ static enum rc take_session(struct ask *a, const char *baton, struct sql_error *
 {
     struct stored stored = {0};
     struct sql_last last = {0};
-    if (baton != NULL)
-        TRY(batons_take(a->server->batons, a->tenant->name, baton, a->patient ? LEFT_MS : 0,
-                        &a->session, &stored, &last, e, err));
+    if (baton != NULL) {
+        a->wait.fn = stream_came;
+        a->wait.gone = http_gone(a->http);
+        if (a->wait.deadline_ms == 0) a->wait.deadline_ms = os_mono_ms() + LEFT_MS;
+        TRY(batons_take(a->server->batons, a->tenant->name, baton, &a->wait, &a->session, &stored,
+                        &last, e, err));
+    }
     if (a->session != NULL) {
         /* It has the tenant counted already, the very same one: it is open because of that. */
         a->server->opts.ops->release(a->server->opts.tenants, a->tenant);
@@ -132,15 +135,9 @@ static enum rc take_session(struct ask *a, const char *baton, struct sql_error *
     return RC_OK;
 }
 
-/* The stream's cursor has not ended: once more, on a thread that may wait for that. */
-static bool too_early(struct ask *a, enum rc rc)
+static void stream_came(struct baton_wait *w)
 {
-    if (rc != RC_AGAIN) return false;
-    a->server->opts.ops->release(a->server->opts.tenants, a->tenant);
-    a->tenant = NULL;
-    a->patient = true;
-    ask_again(a);
-    return true;
+    ask_resume((struct ask *)((char *)w - offsetof(struct ask, wait)));
 }
 
 static void start(struct ask *a, const struct hrana_request *requests, size_t count,

@@ -35,9 +35,7 @@ static void enlist(struct client *c);
 static const struct subprotocol *choose(const char *offered);
 static bool offers(const char *list, const char *name);
 static enum rc put_headers(struct ask *a, const struct subprotocol *p, struct err *err);
-static void upgraded(void *ctx, struct http_upgraded *u, int fd, const void *extra,
-                     size_t extra_size);
-static void release(void *ctx);
+static void upgraded(void *ctx, int fd, const void *extra, size_t extra_size);
 static void on_message(void *ctx, struct ws_conn *conn, bool binary, const void *data, size_t size);
 static void on_closed(void *ctx, struct ws_conn *conn);
 static enum rc msg_new(struct client *c, const void *data, size_t size, struct msg **ret_m,
@@ -67,7 +65,8 @@ void api_websocket(struct ask *a)
         ask_fail_rc(a, rc, &err);
         return;
     }
-    struct client *c = mem_calloc(1, sizeof *c);
+    size_t name_size = strlen(a->target.tenant) + 1;
+    struct client *c = mem_calloc(1, offsetof(struct client, tenant_name) + name_size);
     if (c == NULL) {
         ask_fail_text(a, 500, "INTERNAL", "out of memory");
         return;
@@ -75,8 +74,7 @@ void api_websocket(struct ask *a)
     c->server = s;
     c->version = p->version;
     c->proto = p->proto;
-    snprintf(c->tenant_name, sizeof c->tenant_name, "%s", a->target.tenant);
-    c->held_tail = &c->held;
+    memcpy(c->tenant_name, a->target.tenant, name_size);
     atomic_init(&c->refs, 1);
     pthread_mutex_init(&c->lock, NULL);
     atomic_fetch_add(&s->ws_open, 1);
@@ -169,8 +167,7 @@ static enum rc put_headers(struct ask *a, const struct subprotocol *p, struct er
     return http_add_header(a->http, "Sec-WebSocket-Protocol", p->name, err);
 }
 
-static void upgraded(void *ctx, struct http_upgraded *u, int fd, const void *extra,
-                     size_t extra_size)
+static void upgraded(void *ctx, int fd, const void *extra, size_t extra_size)
 {
     static const struct ws_events events = {on_message, on_closed};
     struct ask *a = ctx;
@@ -179,18 +176,13 @@ static void upgraded(void *ctx, struct http_upgraded *u, int fd, const void *ext
     /* on_message may come before ws_add has returned: it counts the connection for us. */
     struct server *s = c->server;
     thr_lock(&s->clients_lock);
-    bool added = s->hub != NULL &&
-                 ws_add(s->hub, fd, extra, extra_size, &events, c, release, u, NULL, &err) == RC_OK;
+    bool added =
+        s->hub != NULL && ws_add(s->hub, fd, extra, extra_size, &events, c, NULL, &err) == RC_OK;
     thr_unlock(&s->clients_lock);
     if (added)
         a->client = NULL;
     else
-        http_upgrade_close(u);
-}
-
-static void release(void *ctx)
-{
-    http_upgrade_close(ctx);
+        os_close(fd);
 }
 
 /* ---- Messages ---- */
@@ -220,10 +212,7 @@ static void on_message(void *ctx, struct ws_conn *conn, bool binary, const void 
     }
     thr_lock(&c->lock);
     bool early = c->hello == WIRE_ASKING, greeted = c->hello == WIRE_GREETED;
-    if (early) {
-        *c->held_tail = m;
-        c->held_tail = &m->next;
-    }
+    if (early) wire_push(&c->held, m);
     thr_unlock(&c->lock);
     if (early) return;
     if (greeted) {
@@ -326,9 +315,13 @@ static void open_tenant(struct crew_job *job)
         greet(m);
         return;
     }
-    if (rc == RC_NOT_FOUND)
+    bool missing = rc == RC_NOT_FOUND;
+    /* A stranger hears the same as about one that exists. */
+    if (missing && c->grant == NULL)
+        rc = auth_token(c->server->auth, m->m.jwt, NULL, &c->grant, &e, &err);
+    if (missing && rc != RC_DENIED)
         sql_error_own(&e, "NAMESPACE_NOT_FOUND", "Namespace `%s` doesn't exist", c->tenant_name);
-    else
+    else if (!missing)
         sql_error_own(&e, rc == RC_BUSY ? "NAMESPACE_BUSY" : "INTERNAL", "%s", err.text);
     refuse(m, &e);
 }
@@ -387,14 +380,8 @@ static void take_held(struct client *c)
 {
     for (;;) {
         thr_lock(&c->lock);
-        struct msg *m = c->held;
-        if (m != NULL) {
-            c->held = m->next;
-            if (c->held == NULL) c->held_tail = &c->held;
-            m->next = NULL;
-        } else {
-            c->hello = WIRE_GREETED;
-        }
+        struct msg *m = wire_pop(&c->held);
+        if (m == NULL) c->hello = WIRE_GREETED;
         thr_unlock(&c->lock);
         if (m == NULL) return;
         wire_take(c, m);
@@ -408,10 +395,7 @@ static void drop_held(struct client *c)
     c->hello = WIRE_REFUSED;
     struct msg *held = c->held;
     c->held = NULL;
-    c->held_tail = &c->held;
     thr_unlock(&c->lock);
-    for (struct msg *next; held != NULL; held = next) {
-        next = held->next;
-        wire_msg_free(held);
-    }
+    for (struct msg *m; (m = wire_pop(&held)) != NULL;)
+        wire_msg_free(m);
 }

@@ -19,9 +19,12 @@ static void free_ask(void *ask);
 static void note(struct ask *a);
 static void open_tenant(struct crew_job *job);
 static void open_again(struct tenant_place *p);
+static void resume(struct crew_job *job);
 static void go(struct ask *a);
 static bool wants_upgrade(const struct http_req *r);
 static bool may_enter(struct ask *a);
+static bool is_known(struct ask *a);
+static void no_such_tenant(struct ask *a);
 
 void ask_handle(void *server, struct http_req *r)
 {
@@ -78,6 +81,11 @@ void ask_again(struct ask *a)
     arena_free(a->arena);
     a->arena = NULL;
     ask_to_work(a, open_tenant);
+}
+
+void ask_resume(struct ask *a)
+{
+    ask_to_work(a, resume);
 }
 
 void ask_fail(struct ask *a, unsigned status, const struct sql_error *e)
@@ -175,13 +183,22 @@ static void note(struct ask *a)
     stats_ask(a->server->stats, a->class, route, status, end_us - a->since_us, size, sent);
 }
 
-/* Nobody without a token makes us open a database. */
+/* Nobody without a token makes us open a database. Which keys are asked is known only then. */
 static bool may_enter(struct ask *a)
+{
+    return http_header(a->http, "authorization") != NULL || is_known(a);
+}
+
+/* By the server's own keys; who is not has been answered. */
+static bool is_known(struct ask *a)
 {
     struct err err;
     struct sql_error e;
-    if (auth_open(a->server->auth) || http_header(a->http, "authorization") != NULL) return true;
-    enum rc rc = auth_header(a->server->auth, NULL, NULL, &a->grant, &e, &err);
+    const char *header = http_header(a->http, "authorization");
+    if (auth_open(a->server->auth)) return true;
+    grant_unref(a->grant);
+    a->grant = NULL;
+    enum rc rc = auth_header(a->server->auth, header, NULL, &a->grant, &e, &err);
     if (rc == RC_OK) return true;
     if (rc == RC_DENIED)
         ask_fail(a, 401, &e);
@@ -205,18 +222,33 @@ static void open_tenant(struct crew_job *job)
     if (rc == RC_OK)
         go(a);
     else if (rc == RC_NOT_FOUND)
-        ask_fail_text(a, 404, "NAMESPACE_NOT_FOUND", "Namespace `%s` doesn't exist",
-                      a->target.tenant);
+        no_such_tenant(a);
     else if (rc == RC_BUSY)
         ask_fail_text(a, 503, "NAMESPACE_BUSY", "%s", err.text);
     else
         ask_fail_rc(a, rc, &err);
 }
 
+/* A stranger hears the same as about one that exists. */
+static void no_such_tenant(struct ask *a)
+{
+    if (is_known(a))
+        ask_fail_text(a, 404, "NAMESPACE_NOT_FOUND", "Namespace `%s` doesn't exist",
+                      a->target.tenant);
+}
+
 static void open_again(struct tenant_place *p)
 {
     struct ask *a = (struct ask *)((char *)p - offsetof(struct ask, place));
     ask_to_work(a, open_tenant);
+}
+
+static void resume(struct crew_job *job)
+{
+    struct ask *a = ask_of(job);
+    arena_free(a->arena);
+    a->arena = NULL;
+    go(a);
 }
 
 static void go(struct ask *a)

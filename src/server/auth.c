@@ -101,6 +101,14 @@ enum rc auth_new(const struct auth_opts *opts, struct auth **ret_a, struct err *
     return RC_OK;
 }
 
+enum rc auth_check(const struct auth_opts *opts, struct err *err)
+{
+    struct setup *s = NULL;
+    TRY(setup_new(opts, &s, err));
+    setup_unref(s);
+    return RC_OK;
+}
+
 enum rc auth_reload(struct auth *a, const struct auth_opts *opts, struct err *err)
 {
     struct setup *s = NULL;

@@ -39,6 +39,8 @@ struct auth_opts {
 /* Fails: RC_INVALID with the name of the role and what is wrong; RC_TOO_BIG; as jwt_keys_parse; by
  * errno. */
 MUST_CHECK enum rc auth_new(const struct auth_opts *opts, struct auth **ret_a, struct err *err);
+/* Would auth_reload read them? Fails: as auth_new. */
+MUST_CHECK enum rc auth_check(const struct auth_opts *opts, struct err *err);
 /* Read everything again. On failure the old stays. Roles and keys that were taken away bind at the
  * next request. Fails: as auth_new. */
 MUST_CHECK enum rc auth_reload(struct auth *a, const struct auth_opts *opts, struct err *err);

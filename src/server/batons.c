@@ -33,15 +33,15 @@ struct live {
     uint64_t id, seq;
     int64_t until_ms;
     bool kept;
-    bool dropped; /* promised, and its tenant goes */
-    bool awaited; /* somebody waits for it; one is enough */
+    bool dropped;              /* promised, and its tenant goes */
+    struct baton_wait *waiter; /* for the promise; one is enough */
 };
 struct batons {
     struct batons_opts opts;
     uint64_t boot;
     pthread_mutex_t lock;
-    pthread_cond_t kept;   /* a promise was */
-    struct live **buckets; /* [lock] a power of two of them */
+    struct live **buckets;    /* [lock] a power of two of them */
+    struct baton_wait *waits; /* [lock] those of promises */
     size_t bucket_count, count;
     uint64_t next_id;
     int64_t soonest_ms; /* nothing ends before */
@@ -57,12 +57,13 @@ static bool carries(const struct session *s);
 static enum rc put_clean(const struct session *s, struct buf *bytes, struct err *err);
 static enum rc take_clean(const struct buf *bytes, struct stored *stored, struct sql_last *last,
                           struct err *err);
-static enum rc take_live(struct batons *b, const struct buf *bytes, int64_t wait_ms,
+static enum rc take_live(struct batons *b, const struct buf *bytes, struct baton_wait *w,
                          struct session **ret_s, struct stored *ret_stored,
                          struct sql_last *ret_last, struct sql_error *sql_err, struct err *err);
 static struct live **find(struct batons *b, uint64_t id, uint64_t seq);
-static enum rc await_kept(struct batons *b, uint64_t id, uint64_t seq, int64_t wait_ms,
-                          struct err *err);
+static enum rc await_kept(struct batons *b, struct live *l, struct baton_wait *w, struct err *err);
+static struct baton_wait *take_waiter(struct batons *b, struct live *l);
+static void end_waits(struct batons *b, int64_t now_ms);
 static enum rc grow(struct batons *b, struct err *err);
 static struct live **slot_of(struct batons *b, uint64_t id);
 static struct live *pick(struct batons *b, int64_t now_ms, const char *tenant);
@@ -82,7 +83,6 @@ enum rc batons_new(const struct batons_opts *opts, struct batons **ret_b, struct
     b->next_id = os_random();
     b->soonest_ms = INT64_MAX;
     pthread_mutex_init(&b->lock, NULL);
-    thr_cond_init(&b->kept);
     if (grow(b, err) != RC_OK) {
         batons_free(b);
         return err->rc;
@@ -94,8 +94,8 @@ enum rc batons_new(const struct batons_opts *opts, struct batons **ret_b, struct
 void batons_free(struct batons *b)
 {
     if (b == NULL) return;
+    ASSERT(b->waits == NULL);
     end_all(b, pick(b, INT64_MAX, NULL));
-    pthread_cond_destroy(&b->kept);
     pthread_mutex_destroy(&b->lock);
     mem_wipe(b->opts.key, sizeof b->opts.key);
     mem_free(b->buckets);
@@ -165,6 +165,7 @@ void batons_keep(struct batons *b, const struct baton_id *id, struct session *s)
     thr_lock(&b->lock);
     struct live **at = find(b, id->id, id->seq), *l = *at;
     ASSERT(l != NULL && !l->kept);
+    struct baton_wait *waiter = take_waiter(b, l);
     bool ends = s == NULL || (l->dropped && !rests);
     if (ends) {
         *at = l->next;
@@ -181,12 +182,12 @@ void batons_keep(struct batons *b, const struct baton_id *id, struct session *s)
         l->last = s->stream.last;
         s->own = (struct stored){0};
     }
-    pthread_cond_broadcast(&b->kept);
     thr_unlock(&b->lock);
     if (s != NULL && (ends || rests)) end_session(b, s);
+    if (waiter != NULL) waiter->fn(waiter);
 }
 
-enum rc batons_take(struct batons *b, const char *tenant, const char *baton, int64_t wait_ms,
+enum rc batons_take(struct batons *b, const char *tenant, const char *baton, struct baton_wait *w,
                     struct session **ret_s, struct stored *ret_stored, struct sql_last *ret_last,
                     struct sql_error *sql_err, struct err *err)
 {
@@ -195,7 +196,7 @@ enum rc batons_take(struct batons *b, const char *tenant, const char *baton, int
     sql_error_own(sql_err, "", "%s", "");
     TRY(unseal(b, tenant, baton, &bytes, sql_err, err));
     if (bytes.data[0] != 'c')
-        return take_live(b, &bytes, wait_ms, ret_s, ret_stored, ret_last, sql_err, err);
+        return take_live(b, &bytes, w, ret_s, ret_stored, ret_last, sql_err, err);
     enum rc rc = take_clean(&bytes, ret_stored, ret_last, err);
     if (rc != RC_OK) stored_fini(ret_stored);
     return rc;
@@ -208,6 +209,7 @@ void batons_tick(struct batons *b)
     bool due = b->soonest_ms <= now;
     thr_unlock(&b->lock);
     if (due) end_all(b, pick(b, now, NULL));
+    end_waits(b, now);
 }
 
 void batons_drop_tenant(struct batons *b, const char *tenant)
@@ -320,28 +322,28 @@ static enum rc take_clean(const struct buf *bytes, struct stored *stored, struct
 
 /* ---- Live ones ---- */
 
-static enum rc take_live(struct batons *b, const struct buf *bytes, int64_t wait_ms,
+static enum rc take_live(struct batons *b, const struct buf *bytes, struct baton_wait *w,
                          struct session **ret_s, struct stored *ret_stored,
                          struct sql_last *ret_last, struct sql_error *sql_err, struct err *err)
 {
     ASSERT(bytes->size == LIVE_SIZE);
     uint64_t id = get_le64(bytes->data + 9), seq = get_le64(bytes->data + 17);
     thr_lock(&b->lock);
-    enum rc rc = await_kept(b, id, seq, wait_ms, err);
-    struct live **at = find(b, id, seq), *found = rc == RC_OK ? *at : NULL;
-    if (found != NULL) {
+    struct live **at = find(b, id, seq), *found = *at;
+    enum rc rc = found != NULL && !found->kept ? await_kept(b, found, w, err) : RC_OK;
+    if (rc == RC_OK && found != NULL) {
         *at = found->next;
         b->count--;
     }
     thr_unlock(&b->lock);
-    if (found != NULL) {
+    if (rc == RC_AGAIN) return rc; /* from here the asker may be gone */
+    if (rc == RC_OK && found != NULL) {
         *ret_s = found->session;
         *ret_stored = found->stored;
         *ret_last = found->last;
         mem_free(found);
         return RC_OK;
     }
-    if (rc == RC_AGAIN) return rc;
     sql_error_own(sql_err, "STREAM_EXPIRED", "%s",
                   rc != RC_OK ? "The stream is busy with a cursor"
                   : get_le64(bytes->data + 1) == b->boot
@@ -360,22 +362,46 @@ static struct live **find(struct batons *b, uint64_t id, uint64_t seq)
 
 /* Under the lock. A client may leave a cursor in the middle and come back before we know that it
  * has left. */
-static enum rc await_kept(struct batons *b, uint64_t id, uint64_t seq, int64_t wait_ms,
-                          struct err *err)
+static enum rc await_kept(struct batons *b, struct live *l, struct baton_wait *w, struct err *err)
 {
-    int64_t until_ms = os_mono_ms() + wait_ms;
-    struct live *l = *find(b, id, seq);
-    if (l == NULL || l->kept) return RC_OK;
-    if (wait_ms == 0) return err_set(err, RC_AGAIN, "the stream is busy");
-    if (l->awaited) return err_set(err, RC_BUSY, "the stream is busy, and awaited");
-    l->awaited = true;
-    while (l != NULL && !l->kept && os_mono_ms() < until_ms) {
-        (void)thr_wait(&b->kept, &b->lock, until_ms);
-        l = *find(b, id, seq);
+    if (w == NULL) return err_set(err, RC_AGAIN, "the stream is busy");
+    if (w->over || l->waiter != NULL) return err_set(err, RC_BUSY, "the stream is busy");
+    l->waiter = w;
+    w->live = l;
+    w->next = b->waits;
+    b->waits = w;
+    return err_set(err, RC_AGAIN, "it waits for its stream");
+}
+
+/* Under the lock. NULL: nobody waits. */
+static struct baton_wait *take_waiter(struct batons *b, struct live *l)
+{
+    struct baton_wait *w = l->waiter, **at = &b->waits;
+    if (w == NULL) return NULL;
+    while (*at != w)
+        at = &(*at)->next;
+    *at = w->next;
+    l->waiter = NULL;
+    return w;
+}
+
+static void end_waits(struct batons *b, int64_t now_ms)
+{
+    struct baton_wait *over = NULL;
+    thr_lock(&b->lock);
+    for (struct baton_wait *w = b->waits, *next; w != NULL; w = next) {
+        next = w->next;
+        if (now_ms < w->deadline_ms && (w->gone == NULL || !atomic_load(w->gone))) continue;
+        (void)take_waiter(b, w->live);
+        w->over = true;
+        w->next = over;
+        over = w;
     }
-    if (l == NULL || l->kept) return RC_OK;
-    l->awaited = false;
-    return err_set(err, RC_BUSY, "the stream is busy");
+    thr_unlock(&b->lock);
+    for (struct baton_wait *next; over != NULL; over = next) {
+        next = over->next;
+        over->fn(over);
+    }
 }
 
 static enum rc grow(struct batons *b, struct err *err)

@@ -45,17 +45,32 @@ struct baton_id {
 MUST_CHECK enum rc batons_promise(struct batons *b, const char *tenant, struct baton_id *ret_id,
                                   struct buf *out, struct err *err);
 void batons_keep(struct batons *b, const struct baton_id *id, struct session *s);
+/* To wait until a promised stream is there: the asker's, zeroed but for what is In, alive until
+ * batons_take returns something else than RC_AGAIN. */
+struct baton_wait {
+    /* In: */
+    /* Ask again, with the same w. Once after each RC_AGAIN; by any thread, also before batons_take
+     * has returned; must be quick. */
+    void (*fn)(struct baton_wait *w);
+    const atomic_bool *gone; /* true: it does not want to wait any more; may be NULL */
+    int64_t deadline_ms;     /* it waits so long at most; os_mono_ms */
+    /* Private: */
+    struct baton_wait *next;
+    struct live *live;
+    bool over;
+};
 /* What a baton stands for, of this tenant: a session that waited here (*ret_s, the caller's now,
- * its tenant counted), or NULL and in *ret_stored and *ret_last what one without state had. One
- * that is promised is waited for; wait_ms 0: not now.
+ * its tenant counted), or NULL and in *ret_stored and *ret_last what one without state had. For one
+ * that is promised w waits, one for each; w NULL: nobody.
  * Fails: RC_NOT_FOUND with sql_err: STREAM_NOT_FOUND not one of ours, or used before;
- * STREAM_EXPIRED its time was over or the process was another; RC_AGAIN promised, without waiting;
+ * STREAM_EXPIRED its time was over, the process was another, or it is still promised after the
+ * wait; RC_AGAIN promised: w->fn will be called, or was, and nothing of the asker's may be touched;
  * RC_NO_MEM. */
 MUST_CHECK enum rc batons_take(struct batons *b, const char *tenant, const char *baton,
-                               int64_t wait_ms, struct session **ret_s, struct stored *ret_stored,
-                               struct sql_last *ret_last, struct sql_error *sql_err,
-                               struct err *err);
-/* End those whose time is over. Call now and then. */
+                               struct baton_wait *w, struct session **ret_s,
+                               struct stored *ret_stored, struct sql_last *ret_last,
+                               struct sql_error *sql_err, struct err *err);
+/* End those whose time is over, and waits. Call now and then. */
 void batons_tick(struct batons *b);
 /* All of a tenant's, because it goes; NULL: of all tenants. Also what is promised by now. */
 void batons_drop_tenant(struct batons *b, const char *tenant);

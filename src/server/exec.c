@@ -128,6 +128,13 @@ void exec_resume(struct exec *x, enum next next)
         exec_to_work(x);
 }
 
+enum rc exec_grown(struct exec *x, struct err *err)
+{
+    enum rc rc = x->grown != NULL ? x->grown(x, err) : RC_OK;
+    if (rc != RC_OK) sql_error_own(&x->sql_err, "RESPONSE_TOO_LARGE", "Response is too large");
+    return rc;
+}
+
 enum next exec_fail(struct exec *x, enum rc rc, const struct err *err)
 {
     x->rc = rc;
@@ -272,6 +279,7 @@ static enum next batch(struct exec *x, const struct hrana_batch *b)
     if (rc != RC_OK) return exec_fail(x, rc, &err);
     for (; x->step < b->count; x->step++) {
         bool autocommit = sql_stream_autocommit(&x->ses->stream);
+        TRY_NEXT(x, exec_grown(x, &err), &err);
         if (!x->own && !exec_condition(x, &b->steps[x->step].cond, autocommit)) {
             x->verdicts[x->step] = VERDICT_SKIPPED;
             rc = hrana_put_step_skip(x->enc, (uint32_t)x->step, &err);

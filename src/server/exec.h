@@ -61,6 +61,9 @@ struct exec {
     void *ctx;
     /* Take what is in out away, when there is much; by a thread that may wait. NULL: never. */
     enum rc (*flush)(struct exec *x, struct err *err);
+    /* May what out has grown by stay in memory? On any thread, and quick. NULL: always. Fails:
+     * RC_TOO_BIG; then the statement fails, or, between two steps, all of it. */
+    enum rc (*grown)(struct exec *x, struct err *err);
     /* Out: */
     bool closed;              /* the stream was closed by a request */
     enum rc rc;               /* RC_OK: all results are encoded, whether good or bad */

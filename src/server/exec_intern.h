@@ -35,6 +35,8 @@ void exec_to_work(struct exec *x);
 /* In and out of the list of those who wait; out: under env->lock, no longer in it is fine. */
 void exec_list(struct exec *x);
 void exec_unlist(struct exec *x);
+/* Between two steps of a batch: may it grow on? Fails: RC_TOO_BIG. */
+MUST_CHECK enum rc exec_grown(struct exec *x, struct err *err);
 /* What cannot be told to the client in its result. */
 enum next exec_fail(struct exec *x, enum rc rc, const struct err *err);
 

@@ -4,9 +4,10 @@
 #include "base/thr.h"
 #include "server/exec_intern.h"
 
-#define FLUSH_SIZE (64u << 10)
-#define FAST_US    1000 /* a read that needs less is not slow any more */
-#define OWN_MS     50   /* for a read of a transaction on the working crew */
+#define FLUSH_SIZE   (64u << 10)
+#define FAST_US      1000       /* a read that needs less is not slow any more */
+#define HERE_SQL_MAX (64 << 10) /* to parse a longer text takes its time */
+#define OWN_MS       50         /* for a read of a transaction on the working crew */
 
 static int64_t time_left(struct exec *x);
 static bool blocked(const struct exec *x, enum sql_way way, struct sql_error *sql_err);
@@ -80,6 +81,7 @@ enum next exec_describe(struct exec *x, const struct hrana_sql *sql)
     struct err err;
     struct sql_error sql_err;
     enum rc rc = exec_resolve(x, sql, &err);
+    if (rc == RC_OK && x->here && x->sql_size > HERE_SQL_MAX) return NEXT_WORK;
     if (rc == RC_OK) rc = exec_open(x, HRANA_DESCRIBE, &err);
     if (rc != RC_OK) return exec_fail(x, rc, &err);
     if (blocked(x, SQL_WAY_READ, &sql_err)) return exec_close_bad(x, &sql_err);
@@ -99,6 +101,7 @@ enum rc exec_sink_row(void *ctx, const struct sql_value *values, size_t count, s
 {
     struct exec *x = ctx;
     TRY(hrana_put_row(x->enc, values, count, err));
+    if (x->grown != NULL) TRY(x->grown(x, err));
     if (x->flush == NULL || x->here || x->out->size < FLUSH_SIZE) return RC_OK;
     x->flushed = true;
     return x->flush(x, err);
@@ -196,7 +199,8 @@ static enum next read_here_or_there(struct exec *x, const struct hrana_stmt *st)
     if (rc != RC_OK) return exec_fail(x, rc, &err);
     const int64_t left_ms = time_left(x);
     const struct call call = exec_call(x, x->here ? EXEC_HERE_MS : left_ms);
-    const struct sql_limits limits = exec_limits(x);
+    struct sql_limits limits = exec_limits(x);
+    limits.brief = x->here;
     const struct sql_stmt stmt = {x->sql, x->sql_size, st->args, st->arg_count, st->want_rows};
     const struct sql_sink sink = {exec_sink_cols, exec_sink_row, x};
     rc = sql_stream_run(&x->ses->stream, &call, &limits, &stmt, &sink, &x->result, &sql_err, &err);

@@ -119,6 +119,12 @@ static enum rc run_unit(struct sql_write *w, struct sql_conn *c, struct err *err
     enum rc rc = RC_OK;
     for (x->step = 0; x->step < b->count && rc == RC_OK; x->step++) {
         const struct hrana_step *step = &b->steps[x->step];
+        rc = exec_grown(x, err);
+        if (rc != RC_OK) {
+            w->sql_err = x->sql_err;
+            sql_error_own(&x->sql_err, "", "%s", ""); /* it is told as the unit's */
+            break;
+        }
         if (exec_condition(x, &step->cond, !x->tx))
             rc = run_step(x, c, &step->stmt, err);
         else

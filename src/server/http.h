@@ -51,7 +51,8 @@ struct http_opts {
  */
 MUST_CHECK enum rc http_server_start(const struct http_opts *opts, struct http_server **ret_s,
                                      struct err *err);
-/* Stop accepting; requests that came go on. */
+/* Stop accepting; requests that came go on. From now on a client that takes nothing of its answer
+ * in pieces for 2 s is cut off. */
 void http_server_quiesce(struct http_server *s);
 size_t http_server_active(const struct http_server *s); /* requests handled and not yet answered */
 /* Turn http_gone true for every request that is not answered, and for those to come; waits until
@@ -102,14 +103,11 @@ MUST_CHECK enum rc http_stream_write(struct http_req *r, const void *data, size_
 /* whole false: break the connection, so that the client knows that something is missing. */
 void http_stream_end(struct http_req *r, bool whole);
 /* 101. fn gets the socket (non-blocking; with TLS one that is en- and decrypted by us) and
- * bytes that came already, and keeps it until http_upgrade_close. Called on a thread of the server;
+ * bytes that came already; it is fn's, who closes it some day. Called on a thread of the server;
  * not called when the client has gone before, only the fini of http_set_data is. The request is
  * over when fn returns. "Upgrade: websocket" is added when no Upgrade was. Without TLS the socket
  * no longer belongs to the server: it does not count as a connection and survives http_server_stop.
  */
-struct http_upgraded;
-typedef void http_upgrade_fn(void *ctx, struct http_upgraded *u, int fd, const void *extra,
-                             size_t extra_size);
+typedef void http_upgrade_fn(void *ctx, int fd, const void *extra, size_t extra_size);
 void http_upgrade(struct http_req *r, http_upgrade_fn *fn, void *ctx);
-void http_upgrade_close(struct http_upgraded *u); /* closes fd, too; any thread */
 #endif

@@ -13,9 +13,11 @@
 #include "base/thr.h"
 #include "server/http_intern.h"
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #define BACKLOG_MAX   (256u << 10)
@@ -23,14 +25,18 @@
 #define WAKE_BYTES    (16u << 10) /* without flush: so much is worth a wake-up */
 #define BLOCK         (4u << 10)
 #define WAIT_SLICE_MS 50
+#define LAST_MS       2000 /* the server ends: who has taken nothing for so long takes nothing */
 
-struct http_upgraded {
-    int fd;
+struct taking { /* how far the client was when it last took something */
+    size_t backlog;
+    int unsent;
+    int64_t since_ms; /* 0: nothing is known yet */
 };
 
 static enum rc append(struct http_req *r, const void *data, size_t size, bool flush,
                       struct err *err);
 static enum rc wait_for_room(struct http_req *r, struct err *err);
+static bool takes_nothing(const struct http_req *r, struct taking *t);
 static void wake(struct http_req *r);
 static ssize_t pull(void *cls, uint64_t pos, char *out, size_t max);
 static void give_away(void *cls, struct MHD_Connection *mhd, void *ctx, const char *extra,
@@ -136,12 +142,6 @@ void http_upgrade(struct http_req *r, http_upgrade_fn *fn, void *ctx)
     http__answer(r);
 }
 
-void http_upgrade_close(struct http_upgraded *u)
-{
-    os_close(u->fd);
-    mem_free(u);
-}
-
 static enum rc append(struct http_req *r, const void *data, size_t size, bool flush,
                       struct err *err)
 {
@@ -165,13 +165,31 @@ static enum rc append(struct http_req *r, const void *data, size_t size, bool fl
 static enum rc wait_for_room(struct http_req *r, struct err *err)
 {
     struct http_stream *st = r->stream;
+    struct taking t = {0};
     while (!st->dead && st->data.size - st->off > BACKLOG_MAX) {
         if (atomic_load(&r->gone)) break;
+        if (atomic_load(&r->conn->server->quiesced) && takes_nothing(r, &t)) {
+            (void)shutdown(r->conn->fd, SHUT_RDWR); /* the loop sees the end */
+            return err_set(err, RC_CANCELED, "the client takes nothing, and the server ends");
+        }
         /* In slices: the watcher sets the flag without knowing of the stream. */
         (void)thr_wait(&st->room, &st->lock, os_mono_ms() + WAIT_SLICE_MS);
     }
     if (!st->dead && !atomic_load(&r->gone)) return RC_OK;
     return err_set(err, RC_CANCELED, "the client has gone away");
+}
+
+/* Under the stream's lock, not dead: so its socket is open. What the client takes leaves the
+ * kernel's buffer long before the loop comes for more. */
+static bool takes_nothing(const struct http_req *r, struct taking *t)
+{
+    size_t backlog = r->stream->data.size - r->stream->off;
+    int64_t now = os_mono_ms();
+    int unsent = 0;
+    if (ioctl(r->conn->fd, SIOCOUTQ, &unsent) != 0) unsent = 0;
+    if (t->since_ms == 0 || backlog != t->backlog || unsent != t->unsent)
+        *t = (struct taking){.backlog = backlog, .unsent = unsent, .since_ms = now};
+    return now - t->since_ms >= LAST_MS;
 }
 
 /* Under the stream's lock. */
@@ -218,16 +236,13 @@ static void give_away(void *cls, struct MHD_Connection *mhd, void *ctx, const ch
     const int on = 1;
     struct http_req *r = cls;
     struct http_conn *c = r->conn;
-    struct http_upgraded *u = mem_alloc(sizeof *u);
     (void)mhd, (void)ctx;
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    if (u != NULL) u->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-    if (u != NULL && u->fd >= 0) {
-        r->upgrade(r->upgrade_ctx, u, u->fd, extra, extra_size);
-    } else {
-        mem_free(u);
+    int own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (own >= 0)
+        r->upgrade(r->upgrade_ctx, own, extra, extra_size);
+    else
         (void)shutdown(fd, SHUT_RDWR);
-    }
     http__req_over(r);
     r->over = true;
     atomic_store(&c->phase, HTTP_BUSY); /* no head will come */

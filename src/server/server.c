@@ -28,11 +28,13 @@
 #define SLOW_THREADS_MIN 12
 #define SLOW_SHARE_MIN   2
 #define SLOW_NICE        10
+#define RUSH             1000 /* WebSockets */
 
 static void set_defaults(struct server_opts *o);
 static enum rc start(struct server *s, struct err *err);
 static enum rc start_fronts(struct server *s, struct err *err);
 static void *tick(void *arg);
+static void trim_after_rush(const struct server *s, uint64_t *trimmed);
 static void note(void *ctx, struct tenant *t, const char *sql, size_t size, int64_t us,
                  const struct sql_done *done, const struct sql_error *sql_err);
 static void log_slow(void *ctx, const struct stats_slow *slow);
@@ -100,10 +102,12 @@ void server_stop(struct server *s, int64_t wait_ms)
 
 enum rc server_reload(struct server *s, const struct auth_opts *auth, struct err *err)
 {
-    TRY(auth_reload(s->auth, auth, err));
-    if (s->opts.tls_cert == NULL) return RC_OK;
-    TRY(http_server_reload_tls(s->http, err));
-    return s->admin != NULL ? http_server_reload_tls(s->admin, err) : RC_OK;
+    /* What is wrong with either is found before anything changes. */
+    TRY(auth_check(auth, err));
+    bool tls = s->opts.tls_cert != NULL;
+    if (tls) TRY(http_server_reload_tls(s->http, err));
+    if (tls && s->admin != NULL) TRY(http_server_reload_tls(s->admin, err));
+    return auth_reload(s->auth, auth, err);
 }
 
 static void set_defaults(struct server_opts *o)
@@ -195,14 +199,27 @@ static enum rc start_fronts(struct server *s, struct err *err)
 static void *tick(void *arg)
 {
     struct server *s = arg;
+    uint64_t trimmed = 0;
     while (!atomic_load(&s->stop)) {
         exec_env_tick(&s->env);
         batons_tick(s->batons);
         sync_desk_tick(s->sync);
         stats_tick(s->stats);
+        trim_after_rush(s, &trimmed);
         os_sleep_ms(TICK_MS);
     }
     return NULL;
+}
+
+/* What many WebSockets need when they come at once, and what they leave when they go, stays free in
+ * the heap and would be needed by nobody until the next rush. *trimmed: how many there were. */
+static void trim_after_rush(const struct server *s, uint64_t *trimmed)
+{
+    uint64_t open = atomic_load(&s->ws_open);
+    uint64_t change = open > *trimmed ? open - *trimmed : *trimmed - open;
+    if (change < RUSH || atomic_load(&s->ws_busy) > 0) return;
+    mem_trim();
+    *trimmed = open;
 }
 
 static void note(void *ctx, struct tenant *t, const char *sql, size_t size, int64_t us,

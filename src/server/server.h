@@ -41,7 +41,7 @@ void server_addresses(const struct server *s, char *out, size_t size, char *admi
 /* Take no new connections, let those requests end that are at work, for at most wait_ms; then cut
  * the rest. Transactions that are open are rolled back. */
 void server_stop(struct server *s, int64_t wait_ms);
-/* Read keys, roles and certificates again. Fails: as auth_reload; then the old ones stay. */
+/* Read keys, roles and certificates again. Fails: as auth_reload; then all of the old ones stay. */
 MUST_CHECK enum rc server_reload(struct server *s, const struct auth_opts *auth, struct err *err);
 /* Numbers in Prometheus' text form, appended. */
 MUST_CHECK enum rc server_metrics(struct server *s, struct buf *out, struct err *err);

@@ -65,6 +65,7 @@ struct server {
     pthread_mutex_t clients_lock;
     struct client *clients;   /* [clients_lock] connections over WebSocket */
     _Atomic uint64_t ws_busy; /* messages that are not answered */
+    _Atomic uint64_t entries; /* bytes of cursors over WebSocket, beyond what is free (wire.h) */
 };
 
 /* One request over HTTP, from its arrival to its answer. */
@@ -83,12 +84,12 @@ struct ask {
     struct baton_id promise;
     struct client *client;  /* WebSocket: until its upgrade has come */
     bool streaming, broken; /* broken: something is missing from what was streamed */
-    bool patient;           /* on a thread that may wait for its stream */
     unsigned class;         /* of its tenant, which may have gone with a stream when this ends */
     int64_t since_us;
     struct sync_ask *sync; /* replicas */
     struct crew_job job;
     struct tenant_place place;
+    struct baton_wait wait; /* for its stream */
 };
 void ask_handle(void *server, struct http_req *r); /* for http_opts.handle */
 /* With tenant and grant known: on a thread that must not wait. */
@@ -97,6 +98,8 @@ void ask_to_work(struct ask *a, void (*run)(struct crew_job *job));
 struct ask *ask_of(struct crew_job *job);
 /* From its beginning: its tenant was released meanwhile. */
 void ask_again(struct ask *a);
+/* Once more, with its tenant. */
+void ask_resume(struct ask *a);
 /* Answers. */
 void ask_fail(struct ask *a, unsigned status, const struct sql_error *e);
 void ask_fail_text(struct ask *a, unsigned status, const char *code, const char *fmt, ...)

@@ -21,7 +21,7 @@ enum rc stored_set(struct stored *s, int32_t id, const char *text, size_t size, 
         return err_set(err, RC_TOO_BIG, "more stored SQL than %d texts or %d bytes",
                        SESSION_STORED_MAX, SESSION_STORED_BYTES_MAX);
     if (!replace && s->count == s->cap) {
-        size_t cap = s->cap > 0 ? 2 * s->cap : 8;
+        uint32_t cap = s->cap > 0 ? 2 * s->cap : 8;
         struct stored_sql *list = mem_realloc(s->list, cap * sizeof *list);
         if (list == NULL) return err_mem(err, "stored SQL");
         s->list = list;
@@ -36,7 +36,7 @@ enum rc stored_set(struct stored *s, int32_t id, const char *text, size_t size, 
     else
         memmove(&s->list[at + 1], &s->list[at], (s->count++ - at) * sizeof s->list[0]);
     s->list[at] = (struct stored_sql){.id = id, .size = size, .text = copy};
-    s->bytes = bytes;
+    s->bytes = (uint32_t)bytes;
     return RC_OK;
 }
 
@@ -44,7 +44,7 @@ void stored_drop(struct stored *s, int32_t id)
 {
     size_t at = place_of(s, id);
     if (at == s->count || s->list[at].id != id) return;
-    s->bytes -= s->list[at].size;
+    s->bytes -= (uint32_t)s->list[at].size;
     mem_free(s->list[at].text);
     memmove(&s->list[at], &s->list[at + 1], (--s->count - at) * sizeof s->list[0]);
 }

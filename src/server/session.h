@@ -21,7 +21,7 @@ struct stored_sql {
 };
 struct stored { /* by ascending id */
     struct stored_sql *list;
-    size_t count, cap, bytes;
+    uint32_t count, cap, bytes;
 };
 /* Replaces an old one of that number. Fails: RC_TOO_BIG; RC_NO_MEM. */
 MUST_CHECK enum rc stored_set(struct stored *s, int32_t id, const char *text, size_t size,

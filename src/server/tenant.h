@@ -72,12 +72,19 @@ struct tenant_at { /* a moment in a log; all zero: now */
     uint64_t txid;
     int64_t time_ms; /* since 1970 */
 };
+#define TENANT_FORMER_MAX 8
+struct tenant_former { /* a name that it had, under which its log was kept until then */
+    char name[AUTH_NAME_MAX + 1];
+    int64_t until_ms; /* since 1970 */
+};
 struct tenant_info {
     const char *name;
     bool open;
     int64_t created_ms;         /* 0: not known */
     uint64_t bytes, wal_bytes;  /* of the files */
     uint64_t txid, txid_stored; /* newest captured here, newest in the store; 0 while closed */
+    struct tenant_former former[TENANT_FORMER_MAX]; /* oldest first */
+    size_t former_count;
 };
 struct tenant_look { /* an open one, as it is now */
     char name[AUTH_NAME_MAX + 1];
@@ -104,6 +111,9 @@ struct tenants_ops {
      * doesn't exist"; RC_BUSY it is being deleted or replaced, or too many are in use; RC_INVALID
      * the name; RC_IO ... */
     enum rc (*open)(struct tenants *ts, const char *name, struct tenant **ret_t, struct err *err);
+    /* The same for administrators: when too many are in use it waits, for up to 5 s. */
+    enum rc (*open_wait)(struct tenants *ts, const char *name, struct tenant **ret_t,
+                         struct err *err);
     /* The same for those who can wait without a thread when too many are in use. `name` lives as
      * long as p. Fails: RC_AGAIN p->fn will be called, or was; nothing of the asker's may be
      * touched; RC_BUSY also after the wait, or too many wait; RC_CANCELED p->gone; as open. */
@@ -116,7 +126,7 @@ struct tenants_ops {
     uint64_t (*index)(struct tenant *t);
     void (*wait)(struct tenant *t, struct tenant_wait *w);
 
-    /* For administrators; these block. conf NULL: all default. */
+    /* For administrators; these block, and wait as open_wait does. conf NULL: all default. */
     enum rc (*create)(struct tenants *ts, const char *name, const struct tenant_conf *conf,
                       struct err *err); /* RC_CONFLICT it exists */
     /* A new tenant from a file: a SQLite database (checked) or an SQL dump; the file is taken over
@@ -125,6 +135,8 @@ struct tenants_ops {
                       const char *path, bool dump, struct err *err);
     /* keep_backup: its log stays in the store. */
     enum rc (*remove)(struct tenants *ts, const char *name, bool keep_backup, struct err *err);
+    /* Its log moves along if the store is a folder of the node's own; else it stays under the old
+     * name, a new one begins, and fork and rewind find moments of before by their time. */
     enum rc (*rename)(struct tenants *ts, const char *from, const char *to, struct err *err);
     /* A new tenant with the state that `from` (which may have been deleted, if its log was kept)
      * has or had; from the log if `at` is given. */

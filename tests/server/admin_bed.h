@@ -252,6 +252,7 @@ static inline void bed_clear(void)
 
 static const struct tenants_ops bed_ops = {
     .open = bed_open,
+    .open_wait = bed_open,
     .release = bed_release,
     .create = bed_create,
     .import = bed_import,

@@ -284,4 +284,28 @@ ask POST /v1/namespaces/shop/tokens '{}' -H 'Authorization: Bearer secret' && st
 ask POST /v1/namespaces/z/create '{"dump_url":"file:/x"}' -H 'Authorization: Bearer secret'
 status 501 && has import-dir
 stop
+
+# ---- Another name: in a store that is not the server's own the log stays under the old one ----
+mv data data.before
+start -store "file://$dir/store"
+ask POST /v1/namespaces/shop/create '{"durability_mode":"extra"}' && status 200
+sql shop 'CREATE TABLE t(v)' 'INSERT INTO t VALUES(1)' && status 200 # and the store has it
+sleep 0.1
+then=$(date -u +%Y-%m-%dT%H:%M:%S.%NZ)
+sleep 0.1
+sql shop 'UPDATE t SET v=5' && status 200
+ask POST /v1/namespaces/shop/rename/trial && status 200 && has '{"former_logs":[{"name":"shop","until":"'
+until=$(field until)
+sql trial 'UPDATE t SET v=9' && status 200
+ask GET /v1/namespaces/trial && has "\"former_logs\":[{\"name\":\"shop\",\"until\":\"$until\"}]"
+ask POST /v1/namespaces/trial/fork/before "{\"timestamp\":\"$until\"}" && status 200
+sql before 'SELECT v+100 FROM t' && status 200 && has '"105"'
+run restore -o old.db "file://$dir/store/shop" && is 0
+holds test "$(sqlite3 old.db 'SELECT v FROM t')" = 5
+run restore -timestamp "$then" -o then.db "file://$dir/store/shop" && is 0
+holds test "$(sqlite3 then.db 'SELECT v FROM t')" = 1
+ask POST /v1/namespaces/shop/create && status 200 # another one
+ask POST /v1/namespaces/trial/restore "{\"timestamp\":\"$then\"}" && status 200
+sql trial 'SELECT v+100 FROM t' && status 200 && has '"101"'
+stop
 finish

@@ -515,7 +515,7 @@ static void test_no_leftovers(void **state)
     client_say(&c, "PUT /v1/namespaces/x/import HTTP/1.1\r\nHost: localhost\r\n"
                    "Content-Length: 3500000\r\n\r\n");
     assert_true(client_send(&c, big, BIG));
-    for (int i = 0; i < 200 && files == 0; i++) {
+    for (int i = 0; i < 6000 && files == 0; i++) {
         os_sleep_ms(10);
         assert_int_equal(os_list(dir, count_name, &files, &err), RC_OK);
     }
@@ -673,7 +673,7 @@ static void test_numbers(void **state)
     for (int i = 0;; i++) {
         a = ask_with("GET", "/metrics", "", "", 0);
         assert_int_equal(a.status, 200);
-        if (answer_has(&a, lines[10]) || i == 200) break;
+        if (answer_has(&a, lines[10]) || i == 6000) break;
         answer_free(&a);
         os_sleep_ms(10);
     }

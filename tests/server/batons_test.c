@@ -51,7 +51,7 @@ static enum rc take(const char *tenant, const char *baton, struct session **ret_
                     struct stored *stored, struct sql_last *last)
 {
     *stored = (struct stored){0};
-    return batons_take(batons, tenant, baton, 0, ret_s, stored, last, &e, &err);
+    return batons_take(batons, tenant, baton, NULL, ret_s, stored, last, &e, &err);
 }
 
 static void begin(int64_t idle_ms, size_t live_max)
@@ -157,22 +157,34 @@ static void test_forged(void **state)
 
 /* Somebody who waits for what is promised. */
 struct waiter {
-    pthread_t id;
+    struct baton_wait w;
     const char *baton;
-    int64_t wait_ms;
+    unsigned calls;
     enum rc rc;
     struct session *got;
     struct sql_error e;
 };
-static void *wait_for(void *arg)
+
+static void on_call(struct baton_wait *w)
 {
-    struct waiter *w = arg;
+    ((struct waiter *)w)->calls++;
+}
+
+static enum rc again(struct waiter *w)
+{
     struct err mine;
     struct stored stored = {0};
     struct sql_last last;
-    w->rc =
-        batons_take(batons, "default", w->baton, w->wait_ms, &w->got, &stored, &last, &w->e, &mine);
-    return NULL;
+    w->calls = 0;
+    w->rc = batons_take(batons, "default", w->baton, &w->w, &w->got, &stored, &last, &w->e, &mine);
+    return w->rc;
+}
+
+static enum rc wait_for(struct waiter *w, const struct buf *baton, int64_t wait_ms)
+{
+    *w = (struct waiter){.baton = (const char *)baton->data};
+    w->w = (struct baton_wait){.fn = on_call, .deadline_ms = os_mono_ms() + wait_ms};
+    return again(w);
 }
 
 static struct session *open_session(void)
@@ -182,11 +194,11 @@ static struct session *open_session(void)
     return s;
 }
 
-/* A client comes back with a baton whose cursor has not ended. */
+/* A client comes back with a baton whose cursor has not ended; it waits, and no thread does. */
 static void test_promised(void **state)
 {
     (void)state;
-    struct waiter w = {.wait_ms = 20000};
+    struct waiter w, second;
     begin(0, 2);
     for (int round = 0; round < 3; round++) {
         struct buf out = BUF_INIT, full = BUF_INIT;
@@ -201,24 +213,14 @@ static void test_promised(void **state)
         batons_keep(batons, &other, NULL);
         batons_drop_tenant(batons, "defaul");
         assert_int_equal(take("default", (char *)out.data, &back, &stored, &last), RC_AGAIN);
-        w.baton = (char *)out.data;
-        if (round == 0) { /* in vain */
-            w.wait_ms = 30;
-            wait_for(&w);
-            assert_int_equal(w.rc, RC_NOT_FOUND);
-            assert_string_equal(w.e.message, "The stream is busy with a cursor");
-            w.wait_ms = 20000;
-        }
-        assert_int_equal(thr_start(&w.id, "waiter", wait_for, &w, &err), RC_OK);
-        os_sleep_ms(30);
-        /* A second one does not wait. */
-        struct waiter second = {.baton = w.baton, .wait_ms = 20000};
-        wait_for(&second);
-        assert_int_equal(second.rc, RC_NOT_FOUND);
-        assert_string_equal(second.e.code, "STREAM_EXPIRED");
+        assert_int_equal(wait_for(&w, &out, 20000), RC_AGAIN);
+        assert_int_equal(wait_for(&second, &out, 20000), RC_NOT_FOUND); /* one is enough */
+        assert_string_equal(second.e.message, "The stream is busy with a cursor");
+        batons_tick(batons);
+        assert_int_equal(w.calls, 0);
         batons_keep(batons, &id, round == 2 ? NULL : s);
-        pthread_join(w.id, NULL);
-        assert_int_equal(w.rc, round == 2 ? RC_NOT_FOUND : RC_OK);
+        assert_int_equal(w.calls, 1);
+        assert_int_equal(again(&w), round == 2 ? RC_NOT_FOUND : RC_OK);
         if (round < 2) assert_ptr_equal(w.got, s);
         assert_int_equal(batons_live(batons), 0);
         assert_int_equal(take("default", (char *)out.data, &back, &stored, &last), RC_NOT_FOUND);
@@ -227,6 +229,45 @@ static void test_promised(void **state)
         buf_fini(&out);
         buf_fini(&full);
     }
+    end();
+}
+
+/* Those who wait are told when it is too late, or when they have gone; then others may wait. */
+static void test_promised_too_late(void **state)
+{
+    (void)state;
+    struct waiter w[3];
+    struct buf out[3] = {BUF_INIT, BUF_INIT, BUF_INIT};
+    struct baton_id id[3];
+    atomic_bool gone = false;
+    begin(0, 0);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(batons_promise(batons, "default", &id[i], &out[i], &err), RC_OK);
+        assert_int_equal(wait_for(&w[i], &out[i], i == 0 ? 300 : 20000), RC_AGAIN);
+    }
+    w[1].w.gone = &gone;
+    os_sleep_ms(310);
+    batons_tick(batons);
+    atomic_store(&gone, true);
+    batons_tick(batons);
+    batons_tick(batons);
+    assert_int_equal(w[0].calls, 1);
+    assert_int_equal(w[1].calls, 1);
+    assert_int_equal(w[2].calls, 0);
+    assert_int_equal(again(&w[0]), RC_NOT_FOUND);
+    assert_string_equal(w[0].e.code, "STREAM_EXPIRED");
+    assert_string_equal(w[0].e.message, "The stream is busy with a cursor");
+    assert_int_equal(wait_for(&w[0], &out[0], 20000), RC_AGAIN);
+    struct session *s = open_session();
+    batons_keep(batons, &id[1], s); /* it came, after all */
+    assert_int_equal(again(&w[1]), RC_OK);
+    assert_ptr_equal(w[1].got, s);
+    drop(s);
+    batons_keep(batons, &id[0], NULL);
+    batons_keep(batons, &id[2], NULL);
+    assert_int_equal(w[0].calls + w[2].calls, 2);
+    for (int i = 0; i < 3; i++)
+        buf_fini(&out[i]);
     end();
 }
 
@@ -260,7 +301,7 @@ static void test_promised_and_dropped(void **state)
 static void test_rest(void **state)
 {
     (void)state;
-    begin(150, 0);
+    begin(1000, 0);
     for (int round = 0; round < 4; round++) {
         struct buf out = BUF_INIT;
         struct baton_id id;
@@ -276,7 +317,7 @@ static void test_rest(void **state)
         assert_int_equal(released, 1);
         assert_int_equal(batons_live(batons), 1);
         batons_drop_tenant(batons, "default"); /* a clean baton would outlast it, too */
-        if (round == 2) os_sleep_ms(160);
+        if (round == 2) os_sleep_ms(1010);
         batons_tick(batons);
         if (round < 2) {
             assert_int_equal(take("default", (char *)out.data, &back, &stored, &last), RC_OK);
@@ -304,7 +345,7 @@ static void test_live(void **state)
     struct stored stored;
     struct sql_last last;
     bool kept;
-    begin(150, 2);
+    begin(1000, 2);
     EXPECT(&b, (s = session()),
            SQL("CREATE TABLE t(a)") "," SQL("BEGIN IMMEDIATE") "," SQL("INSERT INTO t VALUES (1)"),
            GOOD);
@@ -325,7 +366,7 @@ static void test_live(void **state)
     /* Too late: what was open is rolled back, the tenant released. */
     batons_tick(batons);
     assert_int_equal(batons_live(batons), 1);
-    os_sleep_ms(160);
+    os_sleep_ms(1010);
     batons_tick(batons);
     assert_int_equal(batons_live(batons), 0);
     assert_int_equal(released, 1);
@@ -424,10 +465,15 @@ static void test_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_clean), cmocka_unit_test(test_forged),
-        cmocka_unit_test(test_live),  cmocka_unit_test(test_promised),
-        cmocka_unit_test(test_rest),  cmocka_unit_test(test_promised_and_dropped),
-        cmocka_unit_test(test_many),  cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_clean),
+        cmocka_unit_test(test_forged),
+        cmocka_unit_test(test_live),
+        cmocka_unit_test(test_promised),
+        cmocka_unit_test(test_rest),
+        cmocka_unit_test(test_promised_and_dropped),
+        cmocka_unit_test(test_many),
+        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_promised_too_late),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

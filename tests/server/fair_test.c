@@ -7,9 +7,8 @@
 #include <cmocka.h>
 #include "server/serve_bed.h"
 
-#define SOON_MS   8000
+#define SOON_MS   60000
 #define FLOOD     40
-#define SOON_MS   8000
 #define A         "/dev/a/v3/pipeline"
 #define B         "/dev/b/v3/pipeline"
 #define BODY(sql) "{\"requests\":[" SQL(sql) ",{\"type\":\"close\"}]}"
@@ -67,10 +66,10 @@ static void test_slow_queries(void **state)
     (void)state;
     struct sbed b;
     struct client clients[FLOOD];
-    start(&b, 20000);
+    start(&b, 60000);
     send_flood(&b, clients, BODY(ENDLESS));
     SOON(crew_waiting(b.server->env.slow) >= FLOOD / 2);
-    ask_b(&b, 10000);
+    ask_b(&b, 30000);
     assert_true(crew_waiting(b.server->env.slow) >= FLOOD / 2);
     for (int i = 0; i < FLOOD; i++) /* their queries end with them */
         client_close(&clients[i]);
@@ -88,7 +87,7 @@ static void test_long_work(void **state)
     atomic_store(&b.ts->hang, true);
     send_flood(&b, clients, BODY("SELECT 1"));
     SOON(crew_waiting(b.server->env.work) == FLOOD - 4);
-    ask_b(&b, 10000);
+    ask_b(&b, 30000);
     assert_int_equal(crew_waiting(b.server->env.work), FLOOD - 4);
     atomic_store(&b.ts->hang, false);
     for (int i = 0; i < FLOOD; i++) {

@@ -223,6 +223,7 @@ static uint64_t fake_commits(struct tenants *ts, const char *name)
 }
 
 static const struct tenants_ops fake_ops = {.open = fake_open,
+                                            .open_wait = fake_open,
                                             .open_soon = fake_open_soon,
                                             .peek = fake_peek,
                                             .release = fake_release,

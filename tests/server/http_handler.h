@@ -110,14 +110,14 @@ static inline void on_request(void *ctx, struct http_req *r)
 
 static inline void wait_parked(int count)
 {
-    for (int i = 0; i < 500 && atomic_load(&parked_count) < count; i++)
+    for (int i = 0; i < 6000 && atomic_load(&parked_count) < count; i++)
         os_sleep_ms(10);
     assert_int_equal(atomic_load(&parked_count), count);
 }
 
 static inline bool becomes(const atomic_bool *flag)
 {
-    for (int i = 0; i < 200 && !atomic_load(flag); i++)
+    for (int i = 0; i < 6000 && !atomic_load(flag); i++)
         os_sleep_ms(10);
     return atomic_load(flag);
 }

@@ -109,7 +109,7 @@ static inline void *steps_main(void *arg)
     for (int i = 1; i <= 3; i++) {
         snprintf(text, sizeof text, "step %d\n", i);
         assert_int_equal(http_stream_write(r, text, strlen(text), true, &err), RC_OK);
-        for (int k = 0; k < 800 && atomic_load(&steps_seen) < i; k++)
+        for (int k = 0; k < 6000 && atomic_load(&steps_seen) < i; k++)
             os_sleep_ms(10);
     }
     http_stream_end(r, true);
@@ -133,7 +133,7 @@ static inline void *talk_main(void *arg)
         assert_true(n > 0);
         assert_int_equal(buf_append(&t->got, some, (size_t)n, &err), RC_OK);
     }
-    os_sleep_ms(300); /* longer than a head may take: that is over */
+    os_sleep_ms(800); /* longer than a head may take: that is over */
     for (int i = 0; i < 2; i++)
         assert_int_equal(os_write_some(t->fd, t->got.data, t->got.size), (int64_t)t->got.size);
     os_close(t->fd);

@@ -23,11 +23,11 @@ static enum rc pieces(struct http_req *r, struct err *err)
     return RC_OK;
 }
 
-static void raised(void *ctx, struct http_upgraded *u, int fd, const void *extra, size_t extra_size)
+static void raised(void *ctx, int fd, const void *extra, size_t extra_size)
 {
     (void)ctx, (void)extra, (void)extra_size;
     (void)os_write_some(fd, "bye", 3);
-    http_upgrade_close(u);
+    os_close(fd);
 }
 
 /* Its own allocations may fail, too; it always answers. */

@@ -270,7 +270,7 @@ static void test_served(void **state)
                     "{\"requests\":[" SQL("BEGIN IMMEDIATE") "," SQL(
                         "INSERT INTO t(b) VALUES (1)") "," SQL("COMMIT") ",{\"type\":\"close\"}]}",
                     200, "\"results\":[{\"type\":\"ok\"");
-        int64_t until = os_mono_ms() + 5000;
+        int64_t until = os_mono_ms() + 60000;
         while (atomic_load(&b.server->ws_open) > 0 || atomic_load(&b.server->ws_busy) > 0 ||
                batons_live(b.server->batons) > 0) {
             if (os_mono_ms() > until) fail_msg("streams are left");

@@ -97,6 +97,44 @@ static void test_cursors(void **state)
     sbed_free(&b);
 }
 
+/* A client leaves a cursor in the middle and comes back for its transaction before that is noticed.
+ * Its request waits without the working thread, of which there is one. */
+static void test_left_cursor(void **state)
+{
+    (void)state;
+    static const char endless[] = "{\"batch\":{\"steps\":[" STEP("BEGIN")
+        MORE("INSERT INTO t VALUES (7)") MORE("WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x "
+                                              "+ 1 FROM c) SELECT x FROM c") "]}}";
+    struct sbed b;
+    char baton[8000] = "", other[8000] = "", body[9000], *at;
+    sbed_prepare(&b);
+    b.opts.work_threads = 1;
+    sbed_start(&b);
+    CREATE(&b);
+    struct client cursor = client_connect(b.address), back = client_connect(b.address);
+    sbed_send(&b, &cursor, "/v3/cursor", "", endless);
+    while (cursor.in.size == 0 ||
+           (at = memmem(cursor.in.data, cursor.in.size, "{\"baton\":\"", 10)) == NULL ||
+           memmem(cursor.in.data, cursor.in.size, "base_url", 8) == NULL)
+        assert_true(client_more(&cursor));
+    at += 10;
+    snprintf(baton, sizeof baton, "%.*s", (int)strcspn(at, "\""), at);
+    snprintf(body, sizeof body, "{\"baton\":\"%s\",\"requests\":[%s]}", baton,
+             SQL("COMMIT") "," SQL("SELECT max(a) FROM t"));
+    sbed_send(&b, &back, PIPE, "", body);
+    for (int i = 0; i < 500 && http_server_active(b.server->http) < 2; i++)
+        os_sleep_ms(10);
+    os_sleep_ms(50); /* more than it needs to get to where it waits */
+    sbed_pipe(&b, other, SQL("BEGIN") "," SQL("SELECT 1"), 200, GOOD);
+    client_close(&cursor);
+    struct answer a = client_answer(&back, false);
+    assert_int_equal(a.status, 200);
+    assert_true(answer_has(&a, INT(7)));
+    answer_free(&a);
+    client_close(&back);
+    sbed_free(&b);
+}
+
 /* So many requests were answered with 200, of tenants of this class. */
 static uint64_t answers_of(struct sbed *b, const char *class)
 {
@@ -123,7 +161,7 @@ static void test_class(void **state)
     answer_free(&a);
     sbed_expect(&b, "/health", "", NULL, 200, "");
     /* They are counted after they were answered. */
-    int64_t end_ms = os_mono_ms() + 10000;
+    int64_t end_ms = os_mono_ms() + 60000;
     while (answers_of(&b, "paid") + answers_of(&b, "none") < 4 && os_mono_ms() < end_ms)
         os_sleep_ms(1);
     assert_int_equal(answers_of(&b, "paid"), 3);
@@ -180,6 +218,72 @@ static void test_ws(void **state)
     ws_expect(&p, "hello_error", "NAMESPACE_NOT_FOUND");
     peer_expect_close(&p, 1008);
     peer_fini(&p);
+    sbed_free(&b);
+}
+
+#define THOUSANDS "SELECT hex(zeroblob(50000))"
+/* Entries that nobody fetches have a limit, for a connection and for all; the little that most
+ * cursors have is always there. */
+static void test_ws_entries(void **state)
+{
+    (void)state;
+    enum { PEERS = 12, CURSORS = 30 };
+    struct sbed b;
+    struct peer p[PEERS];
+    char text[400];
+    unsigned full = 0;
+    sbed_prepare(&b);
+    b.opts.byte_max = 1000000; /* so 2 MB of a connection, 8 MB of all */
+    sbed_start(&b);
+    for (int i = 0; i < PEERS; i++) {
+        sbed_ws(&b, &p[i], "/");
+        ws_say(&p[i], HELLO);
+        ws_say(&p[i], REQ(1, OPEN(1)));
+        ws_expect(&p[i], "hello_ok", "");
+        ws_expect(&p[i], "response_ok", ID(1));
+        for (int k = 0; k < CURSORS; k++) { /* 3 MB */
+            snprintf(
+                text, sizeof text,
+                "{\"type\":\"request\",\"request_id\":2,\"request\":{\"type\":\"open_cursor\","
+                "\"stream_id\":1,\"cursor_id\":%d,\"batch\":{\"steps\":[" STEP(THOUSANDS) "]}}}",
+                k);
+            ws_say(&p[i], text);
+            ws_expect(&p[i], "response_ok", ID(2));
+        }
+        assert_true(atomic_load(&b.server->entries) <= 8000000);
+    }
+    assert_true(atomic_load(&b.server->entries) > 7800000);
+    ws_say(&p[0], REQ(3, FETCH(0)));
+    ws_expect(&p[0], ID(3), "step_end");
+    ws_say(&p[PEERS - 1], REQ(3, FETCH(0)));
+    ws_expect(&p[PEERS - 1], ID(3), "RESPONSE_TOO_LARGE");
+    ws_say(&p[PEERS - 1], REQ(4, CURSOR(1, 100, STEP("SELECT 41"))));
+    ws_say(&p[PEERS - 1], REQ(5, FETCH(100)));
+    ws_expect(&p[PEERS - 1], "response_ok", ID(4));
+    ws_expect(&p[PEERS - 1], ID(5), INT(41));
+    for (int k = 1; k < CURSORS; k++) { /* what is fetched is free, the cursor open or not */
+        snprintf(text, sizeof text,
+                 "{\"type\":\"request\",\"request_id\":6,\"request\":{\"type\":\"fetch_cursor\","
+                 "\"cursor_id\":%d,\"max_count\":100}}",
+                 k);
+        ws_say(&p[0], text);
+        struct frame f = {0};
+        size_t whole = 0;
+        assert_true(peer_next(&p[0], &f, &whole));
+        full += memmem(f.data, f.size, "RESPONSE_TOO_LARGE", 18) != NULL;
+        buf_drop_front(&p[0].in, whole);
+    }
+    assert_in_range(full, 9, 12); /* a connection had 2 MB and the free 64 KiB */
+    assert_true(atomic_load(&b.server->entries) < 7000000);
+    ws_say(&p[PEERS - 1], REQ(7, CURSOR(1, 101, STEP(THOUSANDS))));
+    ws_say(&p[PEERS - 1], REQ(8, FETCH(101)));
+    ws_expect(&p[PEERS - 1], "response_ok", ID(7));
+    ws_expect(&p[PEERS - 1], ID(8), "step_end");
+    for (int i = 0; i < PEERS; i++)
+        peer_fini(&p[i]);
+    for (int i = 0; i < 6000 && atomic_load(&b.server->entries) > 0; i++)
+        os_sleep_ms(10);
+    assert_int_equal(atomic_load(&b.server->entries), 0);
     sbed_free(&b);
 }
 
@@ -399,11 +503,12 @@ static void test_roles(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_routes),     cmocka_unit_test(test_batons),
-        cmocka_unit_test(test_cursors),    cmocka_unit_test(test_ws),
-        cmocka_unit_test(test_ws_cursors), cmocka_unit_test(test_ws_races),
-        cmocka_unit_test(test_ws_flood),   cmocka_unit_test(test_not_durable),
-        cmocka_unit_test(test_roles),      cmocka_unit_test(test_class),
+        cmocka_unit_test(test_routes),   cmocka_unit_test(test_batons),
+        cmocka_unit_test(test_cursors),  cmocka_unit_test(test_left_cursor),
+        cmocka_unit_test(test_ws),       cmocka_unit_test(test_ws_cursors),
+        cmocka_unit_test(test_ws_races), cmocka_unit_test(test_ws_entries),
+        cmocka_unit_test(test_ws_flood), cmocka_unit_test(test_not_durable),
+        cmocka_unit_test(test_roles),    cmocka_unit_test(test_class),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include "base/fault.h"
 #include "base/mem.h"
 #include "base/os.h"
@@ -301,7 +302,7 @@ static void test_slow_log(void **state)
     assert_int_equal(seen.dropped, 0);
     stats_look(s, &sum);
     assert_int_equal(sum.slow, 51);
-    for (int i = 0; i < 40 && seen.dropped == 0; i++) {
+    for (int i = 0; i < 1200 && seen.dropped == 0; i++) {
         os_sleep_ms(50);
         stats_tick(s);
     }
@@ -602,6 +603,14 @@ static void test_memory(void **state)
     stats_free(s);
 }
 
+/* In processor time of this thread: what else the machine does is none of it. */
+static int64_t cpu_us(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
 /* Not a test of anything but of gross mistakes: machines differ. The figure is printed. */
 static void test_speed(void **state)
 {
@@ -611,14 +620,14 @@ static void test_speed(void **state)
     const char *sql = "SELECT id, name, price FROM products WHERE id = ?";
     const struct sql_done done = {.rows_read = 1};
     const size_t size = strlen(sql), rounds = 2000000;
-    int64_t since = os_mono_us();
+    int64_t since = cpu_us();
     for (size_t i = 0; i < rounds; i++)
         stats_stmt(s, &t, sql, size, (int64_t)(i % 64), &done, NULL);
-    int64_t stmts = os_mono_us() - since;
-    since = os_mono_us();
+    int64_t stmts = cpu_us() - since;
+    since = cpu_us();
     for (size_t i = 0; i < rounds; i++)
         stats_ask(s, stats_class(s, NULL), STATS_PIPELINE, 200, (int64_t)(i % 64), 100, 200);
-    int64_t asks = os_mono_us() - since;
+    int64_t asks = cpu_us() - since;
     print_message("a statement: %.1f ns, a request: %.1f ns\n",
                   (double)stmts * 1000 / (double)rounds, (double)asks * 1000 / (double)rounds);
     assert_true(stmts < (int64_t)rounds * 2);
