@@ -41,6 +41,9 @@ struct capture {
     uint32_t retry_frames; /* readers held the last checkpoint back: not before this many */
 };
 
+static enum rc wal_ends_at(const char *path, const struct db_pos *pos, bool *ret_yes,
+                           struct err *err);
+static bool frame_is_at(const struct db_pos *pos, const uint8_t raw[WAL_FRAME_HEADER_SIZE]);
 static enum rc ready_state(struct capture *cap, struct err *err);
 static enum rc attach(struct capture *cap, struct err *err);
 static enum rc attach_locked(struct capture *cap, struct err *err);
@@ -103,9 +106,12 @@ enum rc capture_open(const char *path, const char *meta_dir, const struct captur
 void capture_close(struct capture *cap)
 {
     if (cap == NULL) return;
-    struct err ignored; /* a position that is not durable is replayed from the staged batches */
+    /* A position that is not in the header is replayed from the staged batches. */
+    struct err ignored;
     capture_detach(cap);
-    if (cap->st != NULL && state_sleep(cap->st, &ignored) != RC_OK) ignored.rc = RC_OK;
+    if (cap->st != NULL && !state_replays_quickly(cap->st) &&
+        state_sleep(cap->st, &ignored) != RC_OK)
+        ignored.rc = RC_OK;
     state_close(cap->st);
     mem_free(cap->path);
     mem_free(cap->meta_dir);
@@ -129,6 +135,16 @@ enum rc capture_sleep(struct capture *cap, uint32_t pages_max, bool *ret_asleep,
     capture_detach(cap);
     *ret_asleep = true;
     return RC_OK;
+}
+
+uint64_t capture_settled(const char *path, const char *meta_dir)
+{
+    struct db_pos pos;
+    struct err ignored; /* whatever it is, a sync will meet it */
+    bool yes = false;
+    if (state_peek_settled(meta_dir, &pos, &ignored) != RC_OK) return 0;
+    if (wal_ends_at(path, &pos, &yes, &ignored) != RC_OK) return 0;
+    return yes ? pos.txid : 0;
 }
 
 struct state *capture_state(struct capture *cap)
@@ -246,6 +262,48 @@ enum rc capture_checkpoint(struct capture *cap, struct batch_scratch *s, bool fo
     return RC_OK;
 }
 
+/* Without its wal-index, which is of the last one that had it open: the next will make it anew from
+ * the frames that have the salts of the header, as far as their checksums go. */
+static enum rc wal_ends_at(const char *path, const struct db_pos *pos, bool *ret_yes,
+                           struct err *err)
+{
+    char wal[OS_PATH_MAX];
+    uint8_t raw[WAL_HEADER_SIZE], frame[WAL_FRAME_HEADER_SIZE];
+    struct wal_header h;
+    struct wal_frame next;
+    struct stat sb;
+    size_t got;
+    CLEANUP(os_closep) int fd = -1;
+    *ret_yes = false;
+    if (pos->wal_frame == 0 || strlen(path) + 5 > sizeof wal) return RC_OK;
+    snprintf(wal, sizeof wal, "%s-wal", path);
+    TRY(os_open(wal, O_RDONLY, 0, &fd, err));
+    TRY(os_pread(fd, raw, sizeof raw, 0, &got, err));
+    if (got < sizeof raw) return RC_OK;
+    TRY(wal_header_get(raw, &h, err));
+    if (h.page_size != pos->page_size || h.salt1 != pos->wal_salt1 || h.salt2 != pos->wal_salt2)
+        return RC_OK;
+    uint64_t off = wal_frame_off(pos->page_size, pos->wal_frame);
+    TRY(os_pread(fd, frame, sizeof frame, off, &got, err));
+    if (got < sizeof frame || !frame_is_at(pos, frame)) return RC_OK;
+    TRY(os_fstat(fd, &sb, err));
+    off = wal_frame_off(pos->page_size, (uint64_t)pos->wal_frame + 1);
+    if ((uint64_t)sb.st_size < off) return RC_OK; /* the last page is cut */
+    TRY(os_pread(fd, frame, sizeof frame, off, &got, err));
+    if (got == sizeof frame) wal_frame_get(frame, &next);
+    *ret_yes = got < sizeof frame || next.salt1 != h.salt1 || next.salt2 != h.salt2;
+    return RC_OK;
+}
+
+/* Its checksum covers everything before it in this generation. */
+static bool frame_is_at(const struct db_pos *pos, const uint8_t raw[WAL_FRAME_HEADER_SIZE])
+{
+    struct wal_frame f;
+    wal_frame_get(raw, &f);
+    return f.salt1 == pos->wal_salt1 && f.salt2 == pos->wal_salt2 && f.sum.s1 == pos->wal_sum.s1 &&
+           f.sum.s2 == pos->wal_sum.s2;
+}
+
 static enum rc ready_state(struct capture *cap, struct err *err)
 {
     if (cap->st != NULL) TRY(state_wake(cap->st, err));
@@ -293,23 +351,19 @@ static enum rc attach_locked(struct capture *cap, struct err *err)
     return RC_OK;
 }
 
-/* Does the WAL still hold the frame we stopped at, with the checksum it had? That checksum covers
- * everything before it in this generation. An empty position proves nothing: a deleted WAL looks
- * the same. */
+/* Does the WAL still hold the frame we stopped at, with the checksum it had? An empty position
+ * proves nothing: a deleted WAL looks the same. */
 static enum rc continues(struct capture *cap, const struct wal_index *x, bool *ret_yes,
                          struct err *err)
 {
     const struct db_pos *pos = &cap->pos;
     uint8_t raw[WAL_FRAME_HEADER_SIZE];
-    struct wal_frame f;
     if (pos->page_size != source_page_size(cap->src) || pos->wal_frame == 0 ||
         pos->wal_frame > x->frame_max || pos->wal_salt1 != x->salt1 || pos->wal_salt2 != x->salt2)
         return RC_OK;
     TRY(source_read_wal(cap->src, wal_frame_off(pos->page_size, pos->wal_frame), raw, sizeof raw,
                         err));
-    wal_frame_get(raw, &f);
-    *ret_yes = f.salt1 == pos->wal_salt1 && f.salt2 == pos->wal_salt2 &&
-               f.sum.s1 == pos->wal_sum.s1 && f.sum.s2 == pos->wal_sum.s2;
+    *ret_yes = frame_is_at(pos, raw);
     return RC_OK;
 }
 

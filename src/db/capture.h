@@ -58,7 +58,7 @@ struct capture_result {
 MUST_CHECK enum rc capture_open(const char *path, const char *meta_dir,
                                 const struct capture_opts *opts, struct capture **ret_cap,
                                 struct err *err);
-/* Make the position durable and let go of the database. NULL is fine. */
+/* Let go of the database; the next open goes on from this position. NULL is fine. */
 void capture_close(struct capture *cap);
 /* Let go of the database, keep the state. The next sync opens it again. */
 void capture_detach(struct capture *cap);
@@ -68,6 +68,11 @@ void capture_detach(struct capture *cap);
  * Fails: as state_commit. */
 MUST_CHECK enum rc capture_sleep(struct capture *cap, uint32_t pages_max, bool *ret_asleep,
                                  struct err *err);
+
+/* Is a database that nobody captures now just as its newest batch has left it? The proof is the one
+ * of a sync that finds the WAL continued, and the end of the WAL; but it opens no database, takes
+ * no lock and costs a few reads. The batch's TXID; 0: not proved, let a sync find out. */
+uint64_t capture_settled(const char *path, const char *meta_dir);
 
 struct state *capture_state(struct capture *cap);
 const char *capture_wal_path(const struct capture *cap); /* NULL while detached */

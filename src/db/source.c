@@ -10,8 +10,10 @@
 
 #define SHM_REGION_SIZE 32768
 #define INDEX_TRIES     100
-#define READ_MARKS      5 /* of the wal-index */
-#define READ_LOCK       3 /* the shared-memory lock of the first of them */
+#define READ_MARKS      5  /* of the wal-index */
+#define READ_LOCK       3  /* the shared-memory lock of the first of them */
+#define VERSIONS_OFF    18 /* in a database's header: who may write and read it */
+#define WAL_VERSION     2
 
 struct file_id {
     dev_t dev;
@@ -41,6 +43,8 @@ static bool any_old_reader(struct source *src);
 static int wait_for_readers(void *ctx, int tries);
 static int wait_a_little(void *ctx, int tries);
 static enum rc ensure_wal_mode(struct source *src, struct err *err);
+static enum rc look_at_header(struct source *src, bool *ret_wal, struct err *err);
+static enum rc switch_to_wal(struct source *src, struct err *err);
 static enum rc find_files(struct source *src, struct err *err);
 static enum rc identify(const char *path, struct file_id *ret_id, struct err *err);
 static enum rc query_text(sqlite3 *conn, const char *sql, char *ret_text, size_t size,
@@ -56,6 +60,10 @@ static void install_fault_syscalls(void);
 void source_global_init(void)
 {
     sqlite3_config(SQLITE_CONFIG_LOOKASIDE, 0, 0);
+    /* A connection takes memory for the pages that it reads, not for twenty at once: most are of
+     * databases of a few pages, and those that capture has read one. */
+    sqlite3_config(SQLITE_CONFIG_PAGECACHE, NULL, 0, 0);
+    sqlite3_config(SQLITE_CONFIG_MMAP_SIZE, (sqlite3_int64)0, (sqlite3_int64)-1);
     sqlite3_initialize();
     install_fault_syscalls();
 }
@@ -349,9 +357,8 @@ static enum rc open_conn(struct source *src, sqlite3 **ret_conn, struct err *err
             "as the user who owns the database");
     sqlite3_busy_handler(*ret_conn, wait_a_little, src);
     sqlite3_db_config(*ret_conn, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
-    TRY(exec(*ret_conn, "PRAGMA wal_autocheckpoint=0", err));
-    TRY(exec(*ret_conn, "PRAGMA cache_size=1", err));
-    return exec(*ret_conn, "PRAGMA mmap_size=0", err);
+    sqlite3_wal_autocheckpoint(*ret_conn, 0);
+    return RC_OK;
 }
 
 /* An application that commits without pause leaves the write lock free for some microseconds at a
@@ -366,7 +373,36 @@ static int wait_a_little(void *ctx, int tries)
     return 1;
 }
 
+/* To ask for the journal mode is to read the schema; the file's header tells for less. Looked at in
+ * a read transaction: what a crash has left is rolled back by then. */
 static enum rc ensure_wal_mode(struct source *src, struct err *err)
+{
+    bool wal = false;
+    TRY(look_at_header(src, &wal, err));
+    if (wal) return RC_OK;
+    TRY(switch_to_wal(src, err));
+    return look_at_header(src, &wal, err);
+}
+
+static enum rc look_at_header(struct source *src, bool *ret_wal, struct err *err)
+{
+    char size[16];
+    uint8_t versions[2] = {0};
+    sqlite3_file *file = NULL;
+    unsigned v = 0;
+    TRY(begin_read(src->holder, err));
+    enum rc rc = query_text(src->holder, "PRAGMA page_size", size, sizeof size, err);
+    sqlite3_file_control(src->holder, "main", SQLITE_FCNTL_FILE_POINTER, &file);
+    if (rc == RC_OK)
+        rc = read_file(file, VERSIONS_OFF, versions, sizeof versions, "read the header", err);
+    end_tx(src->holder);
+    if (rc == RC_OK && sscanf(size, "%u", &v) != 1) rc = err_set(err, RC_CORRUPT, "no page size");
+    src->page_size = v;
+    *ret_wal = versions[0] == WAL_VERSION && versions[1] == WAL_VERSION;
+    return rc;
+}
+
+static enum rc switch_to_wal(struct source *src, struct err *err)
 {
     char mode[16];
     TRY(query_text(src->holder, "PRAGMA journal_mode", mode, sizeof mode, err));
@@ -379,14 +415,7 @@ static enum rc ensure_wal_mode(struct source *src, struct err *err)
                            mode);
         src->switched = true;
     }
-    char size[16];
-    TRY(begin_read(src->holder, err));
-    enum rc rc = query_text(src->holder, "PRAGMA page_size", size, sizeof size, err);
-    end_tx(src->holder);
-    unsigned v = 0;
-    if (rc == RC_OK && sscanf(size, "%u", &v) != 1) rc = err_set(err, RC_CORRUPT, "no page size");
-    src->page_size = v;
-    return rc;
+    return RC_OK;
 }
 
 static enum rc find_files(struct source *src, struct err *err)

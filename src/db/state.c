@@ -26,6 +26,8 @@
 #define SLOT_STRIDE    512
 #define COMMIT_BATCHES 32
 #define COMMIT_BYTES   (64ull << 20)
+#define QUICK_BATCHES  4
+#define QUICK_BYTES    (256u << 10)
 #define STAGED_SUFFIX  ".staged"
 #define RUN_PAGES      256
 #define READ_CHUNK     (256u << 10)
@@ -40,6 +42,14 @@ struct state {
     uint64_t batches, bytes;       /* staged since then */
 };
 
+static enum rc peek(const char *dir, struct db_pos *ret_pos, uint64_t *ret_last, struct err *err);
+static enum rc open_staged(const struct state *st, uint64_t txid, int *ret_fd, uint64_t *ret_size,
+                           uint8_t footer[STATE_FOOTER_SIZE], struct err *err);
+static enum rc pos_of_staged(uint64_t txid, const struct ltx_header *h,
+                             const uint8_t footer[STATE_FOOTER_SIZE], struct db_pos *ret_pos,
+                             struct err *err);
+static enum rc peek_staged(const struct state *st, uint64_t txid, struct db_pos *ret_pos,
+                           struct err *err);
 static enum rc open_files(struct state *st, struct err *err);
 static enum rc open_file(struct state *st, const char *name, int *fd, struct err *err);
 static enum rc take_lock(struct state *st, struct err *err);
@@ -146,6 +156,11 @@ bool state_wants_commit(const struct state *st)
     return st->batches >= COMMIT_BATCHES || st->bytes >= COMMIT_BYTES;
 }
 
+bool state_replays_quickly(const struct state *st)
+{
+    return st->batches <= QUICK_BATCHES && st->bytes <= QUICK_BYTES;
+}
+
 enum rc state_reset(struct state *st, uint64_t txid, struct err *err)
 {
     TRY(drop_snapshot(st, err));
@@ -230,10 +245,24 @@ enum rc state_promote_temp(struct state *st, uint64_t txid, uint64_t size, struc
 
 enum rc state_replay(struct state *st, uint64_t txid, struct err *err)
 {
-    char path[OS_PATH_MAX];
     uint8_t footer[STATE_FOOTER_SIZE];
-    struct stat sb;
     struct ltx_header h = {0};
+    uint64_t size;
+    CLEANUP(os_closep) int fd = -1;
+    TRY(open_staged(st, txid, &fd, &size, footer, err));
+    TRY(decode_staged(st, fd, size, &h, err));
+    TRY(pos_of_staged(txid, &h, footer, &st->pos, err));
+    st->batches++;
+    st->bytes += size;
+    return RC_OK;
+}
+
+/* With its footer, which is valid. */
+static enum rc open_staged(const struct state *st, uint64_t txid, int *ret_fd, uint64_t *ret_size,
+                           uint8_t footer[STATE_FOOTER_SIZE], struct err *err)
+{
+    char path[OS_PATH_MAX];
+    struct stat sb;
     size_t got;
     CLEANUP(os_closep) int fd = -1;
     state_staged_path(st, txid, path);
@@ -242,23 +271,45 @@ enum rc state_replay(struct state *st, uint64_t txid, struct err *err)
     if (sb.st_size < LTX_HEADER_SIZE + STATE_FOOTER_SIZE)
         return err_set(err, RC_CORRUPT, "'%s' is cut", path);
     uint64_t size = (uint64_t)sb.st_size - STATE_FOOTER_SIZE;
-    TRY(os_pread(fd, footer, sizeof footer, size, &got, err));
-    if (got < sizeof footer || memcmp(footer, "SLFT0001", 8) != 0 ||
+    TRY(os_pread(fd, footer, STATE_FOOTER_SIZE, size, &got, err));
+    if (got < STATE_FOOTER_SIZE || memcmp(footer, "SLFT0001", 8) != 0 ||
         get_le64(footer + 40) != crc64(0, footer, 40))
         return err_set(err, RC_CORRUPT, "'%s' has no valid footer", path);
-    TRY(decode_staged(st, fd, size, &h, err));
-    if (h.txid_max != txid) return err_set(err, RC_CORRUPT, "'%s' holds another batch", path);
-    st->pos = (struct db_pos){
-        .txid = txid,
-        .digest = h.digest,
-        .page_size = h.page_size,
-        .page_count = h.page_count,
-        .timestamp_ms = h.timestamp_ms,
-    };
-    wal_fields_get(footer + 8, &st->pos);
-    st->batches++;
-    st->bytes += size;
+    *ret_fd = fd;
+    fd = -1;
+    *ret_size = size;
     return RC_OK;
+}
+
+static enum rc pos_of_staged(uint64_t txid, const struct ltx_header *h,
+                             const uint8_t footer[STATE_FOOTER_SIZE], struct db_pos *ret_pos,
+                             struct err *err)
+{
+    if (h->txid_max != txid)
+        return err_set(err, RC_CORRUPT, "a staged batch holds another one's pages");
+    *ret_pos = (struct db_pos){
+        .txid = txid,
+        .digest = h->digest,
+        .page_size = h->page_size,
+        .page_count = h->page_count,
+        .timestamp_ms = h->timestamp_ms,
+    };
+    wal_fields_get(footer + 8, ret_pos);
+    return RC_OK;
+}
+
+static enum rc peek_staged(const struct state *st, uint64_t txid, struct db_pos *ret_pos,
+                           struct err *err)
+{
+    uint8_t raw[LTX_HEADER_SIZE], footer[STATE_FOOTER_SIZE];
+    struct ltx_header h;
+    uint64_t size;
+    size_t got;
+    CLEANUP(os_closep) int fd = -1;
+    TRY(open_staged(st, txid, &fd, &size, footer, err));
+    TRY(os_pread(fd, raw, sizeof raw, 0, &got, err)); /* it is that long */
+    TRY(ltx_header_get(raw, &h, err));
+    return pos_of_staged(txid, &h, footer, ret_pos, err);
 }
 
 struct range {
@@ -326,27 +377,54 @@ enum rc state_drop_staged(struct state *st, uint64_t below_txid, struct err *err
 
 enum rc state_peek(const char *dir, struct db_pos *ret_pos, struct err *err)
 {
+    uint64_t last;
+    TRY(peek(dir, ret_pos, &last, err));
+    if (last > ret_pos->txid) ret_pos->txid = last;
+    return RC_OK;
+}
+
+enum rc state_peek_settled(const char *dir, struct db_pos *ret_pos, struct err *err)
+{
     char path[OS_PATH_MAX];
-    uint64_t seq, first, last;
+    struct stat sb;
+    struct db_pos pos;
+    uint64_t last;
+    const struct state st = {.dir = (char *)(uintptr_t)dir};
+    TRY(peek(dir, &pos, &last, err));
+    if (last > pos.txid) TRY(peek_staged(&st, last, &pos, err));
+    state_snapshot_path(&st, path);
+    enum rc rc = os_stat(path, &sb, err);
+    if (rc == RC_OK) return err_set(err, RC_BUSY, "'%s' waits", path);
+    if (rc != RC_NOT_FOUND) return rc;
+    *ret_pos = pos;
+    return RC_OK;
+}
+
+/* *ret_last: the newest staged batch, 0: none is there. */
+static enum rc peek(const char *dir, struct db_pos *ret_pos, uint64_t *ret_last, struct err *err)
+{
+    char path[OS_PATH_MAX];
+    uint64_t seq, first;
     CLEANUP(os_closep) int fd = -1;
-    struct state st = {.dir = (char *)(uintptr_t)dir};
+    const struct state st = {.dir = (char *)(uintptr_t)dir};
     snprintf(path, sizeof path, "%s/state", dir);
     TRY(os_open(path, O_RDONLY, 0, &fd, err));
     TRY(read_header(fd, ret_pos, &seq, err));
-    TRY(state_staged_range(&st, &first, &last, err));
-    if (last > ret_pos->txid) ret_pos->txid = last;
-    return RC_OK;
+    return state_staged_range(&st, &first, ret_last, err);
 }
 
 static enum rc open_files(struct state *st, struct err *err)
 {
     char path[OS_PATH_MAX];
+    struct stat sb;
     if (strlen(st->dir) + 64 > sizeof path) return err_set(err, RC_INVALID, "path too long");
     snprintf(path, sizeof path, "%s/ltx", st->dir);
     TRY(os_mkdirs(path, 0700, err));
     TRY(take_lock(st, err));
     TRY(state_wake(st, err));
-    return os_fsync_dir(st->dir, err);
+    /* There is no header before all names are durable, so with one they are. */
+    TRY(os_fstat(st->state_fd, &sb, err));
+    return sb.st_size == 0 ? os_fsync_dir(st->dir, err) : RC_OK;
 }
 
 static enum rc open_file(struct state *st, const char *name, int *fd, struct err *err)

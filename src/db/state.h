@@ -52,6 +52,8 @@ void state_advance(struct state *st, const struct db_pos *pos);
 MUST_CHECK enum rc state_commit(struct state *st, struct err *err);
 /* Does a commit pay by now? After some batches, or much staged. */
 bool state_wants_commit(const struct state *st);
+/* Was so little staged since the last commit that to read it again costs less than two fsyncs? */
+bool state_replays_quickly(const struct state *st);
 /* Forget hashes and staged batches; the next batch follows `txid` and must hold every page. */
 MUST_CHECK enum rc state_reset(struct state *st, uint64_t txid, struct err *err);
 
@@ -88,4 +90,7 @@ MUST_CHECK enum rc state_drop_staged(struct state *st, uint64_t below_txid, stru
 /* Read-only look at a state folder, for `status`; takes no lock.
  * Fails: RC_NOT_FOUND none there; RC_CORRUPT. */
 MUST_CHECK enum rc state_peek(const char *dir, struct db_pos *ret_pos, struct err *err);
+/* The same with all of the position, for a state that its owner has closed with nothing left to do.
+ * Fails: also RC_BUSY an image waits. */
+MUST_CHECK enum rc state_peek_settled(const char *dir, struct db_pos *ret_pos, struct err *err);
 #endif

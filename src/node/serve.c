@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/os.h"
@@ -22,6 +23,7 @@
 #define UPLOAD_THREADS 16
 #define WRITE_THREADS  8
 #define DRAIN_MS       10000 /* for requests that are at work */
+#define STUCK_MS       10000 /* more for them to end, when they were told to */
 #define ROLES_MAX      (1u << 20)
 #define OPEN_MAX       1000
 #define CONN_MAX       10000
@@ -46,6 +48,7 @@ struct serve {
     uint8_t baton_key[BATON_KEY_SIZE];
     char spill_dir[OS_PATH_MAX + 8], import_dir[OS_PATH_MAX];
     atomic_bool cancel;
+    atomic_bool answered; /* no request is at work any more */
     atomic_bool ended;
 };
 
@@ -71,6 +74,7 @@ static void reload(struct serve *s);
 static enum rc read_again(struct serve *s, struct err *err);
 static enum rc stop(struct serve *s, struct err *err);
 static void *watch_stop(void *arg);
+static _Noreturn void give_up(void);
 static const char *or_null(const char *text);
 
 enum rc node_serve(const struct serve_opts *opts, struct err *err)
@@ -372,6 +376,7 @@ static enum rc stop(struct serve *s, struct err *err)
     bool watched = thr_start(&watcher, "shutdown", watch_stop, s, &ignored) == RC_OK;
     atomic_store(&s->probe_cancel, true);
     server_stop(s->server, DRAIN_MS);
+    atomic_store(&s->answered, true);
     enum rc rc = tenants_free(s->tenants, err);
     atomic_store(&s->ended, true);
     if (watched) pthread_join(watcher, NULL);
@@ -388,14 +393,26 @@ static enum rc stop(struct serve *s, struct err *err)
 static void *watch_stop(void *arg)
 {
     struct serve *s = arg;
+    int64_t stuck_ms = os_mono_ms() + DRAIN_MS + STUCK_MS;
     const struct timespec look = {.tv_nsec = 20000000};
     sigset_t set;
     sigemptyset(&set);
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGTERM);
-    while (!atomic_load(&s->ended))
+    while (!atomic_load(&s->ended)) {
         if (sigtimedwait(&set, NULL, &look) > 0) atomic_store(&s->cancel, true);
+        if (!atomic_load(&s->answered) && os_mono_ms() >= stuck_ms) give_up();
+    }
     return NULL;
+}
+
+/* Some of SQLite's functions can take minutes without looking whether anybody waits. Nothing can be
+ * taken down under such a thread; but the logs went to the store meanwhile, as always. */
+static _Noreturn void give_up(void)
+{
+    log_error("a statement does not end, so the server ends without it; what was committed is "
+              "kept, and the next start looks whether the store has all of it");
+    _exit(rc_exit(RC_CANCELED));
 }
 
 static const char *or_null(const char *text)

@@ -39,6 +39,7 @@
 #define PICK_MAX        64 /* slots that the housekeeper takes in one round */
 #define FOLDERS         4
 #define FLUSH_LOOK_MS   2
+#define REST_MS         10000
 #define READERS_WAIT_MS 25 /* see capture.h; a WAL that stays short is worth that */
 
 struct picked { /* slots that something is to be done with */
@@ -70,6 +71,7 @@ static void pick(struct tenants *ts, int64_t now, struct picked *to_close, struc
                  struct picked *to_end);
 static void pick_open(struct slot *s, int64_t now, struct picked *to_close, struct picked *to_trim);
 static void pick_draining(struct slot *s, int64_t now, struct picked *to_end);
+static bool check_rests(struct tenants *ts, int64_t now);
 static void keep_memory(struct tenants *ts, int64_t now);
 static void unpin(struct slot *s);
 static void keep_parked(struct tenants *ts, int64_t now);
@@ -79,6 +81,7 @@ static int64_t run_trim(struct sched_job *job, void *worker);
 
 const struct tenants_ops tenants_ops = {
     .open = tenants_open,
+    .open_wait = tenants_open_wait,
     .open_soon = tenants_open_soon,
     .peek = tenants_peek,
     .release = tenants_release,
@@ -113,6 +116,7 @@ enum rc tenants_new(const struct tenants_opts *opts, struct tenants **ret_ts, st
     if (o->cache_kib <= 0) o->cache_kib = CACHE_KIB;
     if (o->sync_interval_ms <= 0) o->sync_interval_ms = INTERVAL_MS;
     if (o->idle_close_ms <= 0) o->idle_close_ms = IDLE_CLOSE_MS;
+    if (o->rest_ms <= 0) o->rest_ms = REST_MS;
     if (o->flush_ms <= 0) o->flush_ms = TENANTS_STORE_MS;
     ts->lock_fd = -1;
     ts->trim.run = run_trim;
@@ -175,7 +179,7 @@ void tenants_look(struct tenants *ts, struct tenants_stats *ret)
             ret->open += open;
             ret->used += open && s->refs > 0;
             ret->draining += s->state == SLOT_DRAINING;
-            if (open || s->state == SLOT_DRAINING) task_place(s->task, &p);
+            if (open || s->state == SLOT_DRAINING) slot_place(s, &p);
             if (p.known && p.staged > p.uploaded) ret->behind += p.staged - p.uploaded;
         }
         thr_unlock(&sh->lock);
@@ -184,12 +188,21 @@ void tenants_look(struct tenants *ts, struct tenants_stats *ret)
 
 uint64_t tenants_index(struct tenant *t)
 {
-    return task_index(((struct slot *)t)->task);
+    struct slot *s = (struct slot *)t;
+    struct task *task = s->task;
+    return task != NULL ? task_index(task)
+                        : s->rest_txid + 1; /* as task_index, when it is asleep */
 }
 
 void tenants_wait(struct tenant *t, struct tenant_wait *w)
 {
-    task_wait(((struct slot *)t)->task, w);
+    struct task *task;
+    struct err err;
+    enum rc rc = slot_task((struct slot *)t, &task, &err);
+    if (rc == RC_OK)
+        task_wait(task, w);
+    else
+        w->fn(w, rc, &err);
 }
 
 struct shard *tenants_shard(struct tenants *ts, const char *name)
@@ -292,11 +305,7 @@ enum rc tenants_claim(struct tenants *ts, const char *name, struct slot **ret_s,
 
 void tenants_unclaim(struct slot *s)
 {
-    slot_close_engine(s);
-    if (s->task != NULL)
-        begin_drain(s);
-    else
-        drop_slot(s);
+    tenants_close(s);
 }
 
 void tenants_poke(struct tenants *ts)
@@ -322,14 +331,15 @@ void tenants_leave(struct tenants *ts, const char *name, struct slot *s)
     thr_unlock(&ts->keeper_lock);
 }
 
-void tenants_begin_log(struct tenants *ts, const char *name)
+/* What it knew of its configuration and its file may be that of before. */
+void tenants_begin_log(struct slot *s)
 {
-    struct tenant *t;
     struct err err;
-    if (tenants_open(ts, name, &t, &err) == RC_OK)
-        tenants_release(ts, t);
-    else
-        atomic_fetch_add(&ts->parked, 1); /* it has a mark */
+    ASSERT(s->state == SLOT_CLAIMED && s->t.engine == NULL && s->task == NULL);
+    atomic_store(&s->t.conf, NULL);
+    tenants_conf_free(s->confs);
+    s->confs = NULL;
+    if (slot_start_task(s, &err) != RC_OK) atomic_fetch_add(&s->ts->parked, 1); /* it has a mark */
 }
 
 /* ---- start and end ---- */
@@ -410,6 +420,7 @@ static enum rc flush_all(struct tenants *ts, struct err *err)
         for (struct slot *s = ts->shards[i].slots; s != NULL; s = s->next) {
             ASSERT(s->refs == 0);
             slot_close_engine(s);
+            slot_end_rest(s);
             if (s->task != NULL) begin_drain(s);
         }
     }
@@ -577,6 +588,7 @@ static enum rc start_slot(struct slot *s, struct err *err)
     s->state = SLOT_OPEN;
     s->refs = 1;
     s->used_ms = s->opened_ms = os_mono_ms();
+    s->check_ms = s->opened_ms + s->ts->opts.rest_ms;
     s->shut_until_ms = s->alone_until_ms = 0;
     s->trimmed = false;
     pthread_cond_broadcast(&sh->changed);
@@ -588,7 +600,11 @@ static enum rc start_slot(struct slot *s, struct err *err)
 void tenants_close(struct slot *s)
 {
     slot_close_engine(s);
-    begin_drain(s);
+    slot_end_rest(s);
+    if (s->task != NULL)
+        begin_drain(s);
+    else
+        drop_slot(s);
 }
 
 static void begin_drain(struct slot *s)
@@ -664,13 +680,15 @@ static int64_t keep_slots(struct tenants *ts)
     }
     for (size_t i = 0; i < to_end.count; i++)
         end_slot(to_end.slots[i], to_end.slots[i]->drain_done);
-    if (to_close.count == PICK_MAX || to_trim.count == PICK_MAX || to_end.count == PICK_MAX)
+    bool more = check_rests(ts, now);
+    if (more || to_close.count == PICK_MAX || to_trim.count == PICK_MAX || to_end.count == PICK_MAX)
         return now;
     if (to_trim.count > 0) (void)!sched_wake(ts->opts.capture, &ts->trim, now + TICK_MS, &ignored);
     keep_memory(ts, now);
     keep_parked(ts, now);
     if (now >= ts->leftovers_ms) keep_leftovers(ts);
     int64_t tick_ms = ts->opts.idle_close_ms / 4;
+    if (tick_ms > ts->opts.rest_ms / 4) tick_ms = ts->opts.rest_ms / 4;
     if (tick_ms > TICK_MS) tick_ms = TICK_MS;
     return now + (tick_ms < TICK_MIN_MS ? TICK_MIN_MS : tick_ms);
 }
@@ -720,6 +738,31 @@ static void pick_draining(struct slot *s, int64_t now, struct picked *to_end)
         atomic_fetch_sub(&s->ts->draining, 1);
         to_end->slots[to_end->count++] = s;
     }
+}
+
+/* A task would see at once what other programs write. True: there may be more of them. */
+static bool check_rests(struct tenants *ts, int64_t now)
+{
+    struct picked p = {0};
+    for (int i = 0; i < TENANTS_SHARDS; i++) {
+        struct shard *sh = &ts->shards[i];
+        thr_lock(&sh->lock);
+        for (struct slot *s = sh->slots; s != NULL && p.count < PICK_MAX; s = s->next) {
+            if (s->state != SLOT_OPEN || s->wanted || now < s->check_ms || !slot_rests(s)) continue;
+            s->check_ms = now + ts->opts.rest_ms;
+            s->refs++;
+            p.slots[p.count++] = s;
+        }
+        thr_unlock(&sh->lock);
+    }
+    for (size_t i = 0; i < p.count; i++) {
+        struct err err;
+        if (slot_check_rest(p.slots[i], &err) != RC_OK)
+            log_warn("others write to it, and its log cannot follow; tried again later",
+                     "namespace", p.slots[i]->t.name, "error", err.text);
+        unpin(p.slots[i]);
+    }
+    return p.count == PICK_MAX;
 }
 
 /* As a release, but it was not in use. */

@@ -6,7 +6,7 @@
  *   DIR/tenants/<name>/conf.json  what is configured for it, and when it was made
  *   DIR/tenants/<name>/log-state  what capture remembers
  *   DIR/backup/<name>             its log, when no other store is given; else <store>/<name>
- *   DIR/open/<name>               its log may lack something: it is open, or was at a crash
+ *   DIR/open/<name>               its log may lack something: it is written to, or was at a crash
  *   DIR/tmp/<random>              being built, or being deleted; forget.<name>.<random>: its log
  * too
  *
@@ -15,10 +15,17 @@
  * DIR/tmp is deleted by the next start, and tenants with a mark in DIR/open are opened in the
  * background, so that their logs get what is missing. Otherwise a start opens and lists nothing.
  *
- * An open tenant has an engine and a replication task. One that nobody uses is closed after a
- * while, or as the least recently used of too many: first its engine, then, when the store has
- * everything, the rest. If the store does not answer, the rest is closed all the same, and tried
- * again later.
+ * An open tenant has an engine and a replication task. One without a mark whose WAL ends with the
+ * newest batch of its log rests at first: its task, and before it the mark, come with the first
+ * statement that may write, with a question about its log, or when another program has written: its
+ * WAL is looked at every rest_ms. So one that is only read costs a connection, and its log is not
+ * touched. A commit that finds the task started late is captured as any other: only capture copies
+ * the WAL into the database and lets it begin anew.
+ *
+ * One that nobody uses is closed after a while, or as the least recently used of too many: first
+ * its engine, then, when the store has everything, the rest. If the store does not answer, the rest
+ * is closed all the same, and tried again later. If one has rested until then, its WAL is looked at
+ * once more, for what other programs may have written.
  *
  * Threads: any, but tenants_new and tenants_free. One thread of its own keeps house.
  */
@@ -43,6 +50,7 @@ struct tenants_opts {      /* zero, where nothing else is said: the default */
     int64_t cache_kib;         /* page caches of all tenants that are not in use; 0: 256 MiB */
     int64_t sync_interval_ms;  /* between batches of a log; 0: 1000 */
     int64_t idle_close_ms;     /* 0: 60 s */
+    int64_t rest_ms;           /* between looks at the WAL of one that rests; 0: 10 s */
     int64_t flush_ms;          /* tenants_free waits so long for the store; 0: 30 s */
 };
 

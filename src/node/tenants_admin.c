@@ -35,8 +35,6 @@ struct listing {
 
 static enum rc claim_new(struct tenants *ts, const char *name, struct slot **ret_s,
                          struct err *err);
-static enum rc claim_old(struct tenants *ts, const char *name, struct slot **ret_s,
-                         struct err *err);
 static enum rc build_import(struct tenants *ts, const char *name, const struct tenant_conf *conf,
                             const char *path, bool dump, struct err *err);
 static enum rc take_file(const char *from, const char *to, struct err *err);
@@ -48,6 +46,8 @@ static enum rc run_statement(struct dump *d, const char *sql, size_t size, struc
 static uint64_t count_lines(const char *text, size_t size);
 static enum rc forget(struct slot *s, bool keep_backup, struct err *err);
 static enum rc move(struct slot *a, struct slot *b, struct err *err);
+static bool move_log(struct slot *a, struct slot *b);
+static enum rc save_former(const struct slot *a, const char *name, bool more, struct err *err);
 static enum rc look_shard(struct shard *sh, struct looks *l, struct err *err);
 static enum rc list_one(void *ctx, const char *name, struct err *err);
 static enum rc stream_file(const char *path, tenant_bytes_fn *fn, void *ctx, struct err *err);
@@ -78,18 +78,17 @@ enum rc tenants_import(struct tenants *ts, const char *name, const struct tenant
     enum rc rc = claim_new(ts, name, &s, err);
     if (rc == RC_OK) {
         rc = build_import(ts, name, conf, path, dump, err);
+        if (rc == RC_OK) tenants_begin_log(s);
         tenants_unclaim(s);
     }
     (void)!os_unlink(path, &ignored); /* not there: it was taken over */
-    if (rc != RC_OK) return err_wrap(err, "import namespace `%s`", name);
-    tenants_begin_log(ts, name);
-    return RC_OK;
+    return rc == RC_OK ? rc : err_wrap(err, "import namespace `%s`", name);
 }
 
 enum rc tenants_remove(struct tenants *ts, const char *name, bool keep_backup, struct err *err)
 {
     struct slot *s;
-    TRY(claim_old(ts, name, &s, err));
+    TRY(tenants_claim_old(ts, name, &s, err));
     enum rc rc = forget(s, keep_backup, err);
     return rc == RC_OK ? rc : err_wrap(err, "delete namespace `%s`", name);
 }
@@ -97,16 +96,15 @@ enum rc tenants_remove(struct tenants *ts, const char *name, bool keep_backup, s
 enum rc tenants_rename(struct tenants *ts, const char *from, const char *to, struct err *err)
 {
     struct slot *a, *b;
-    TRY(claim_old(ts, from, &a, err));
+    TRY(tenants_claim_old(ts, from, &a, err));
     enum rc rc = claim_new(ts, to, &b, err);
     if (rc == RC_OK) {
         rc = move(a, b, err);
+        if (rc == RC_OK) tenants_begin_log(b);
         tenants_unclaim(b);
     }
     tenants_unclaim(a);
-    if (rc != RC_OK) return err_wrap(err, "rename namespace `%s`", from);
-    tenants_begin_log(ts, to);
-    return RC_OK;
+    return rc == RC_OK ? rc : err_wrap(err, "rename namespace `%s`", from);
 }
 
 /* Who has it open sees it at once, but for what its engine was opened with: it is opened anew as
@@ -117,11 +115,12 @@ enum rc tenants_configure(struct tenants *ts, const char *name, const struct ten
     CLEANUP(tenants_conf_freep) struct tenants_conf *c = NULL;
     char path[OS_PATH_MAX];
     struct tenant *t;
-    TRY(tenants_open(ts, name, &t, err));
+    TRY(tenants_open_wait(ts, name, &t, err));
     struct slot *s = (struct slot *)t;
     struct shard *sh = tenants_shard(ts, name);
     thr_lock(&ts->configure_lock);
     enum rc rc = tenants_conf_new(conf, s->confs->created_ms, &c, err);
+    if (rc == RC_OK) tenants_conf_former(c, s->confs, NULL);
     tenants_path(ts, name, TENANT_CONF, path);
     if (rc == RC_OK) rc = tenants_conf_save(path, c, err);
     if (rc == RC_OK) {
@@ -162,6 +161,8 @@ enum rc tenants_info(struct tenants *ts, const char *name, struct tenant_info *r
     tenants_path(ts, name, TENANT_CONF, path);
     TRY(tenants_conf_load(path, &c, err));
     info.created_ms = c->created_ms;
+    info.former_count = c->former_count;
+    memcpy(info.former, c->former, sizeof info.former);
     tenants_path(ts, name, TENANT_DATA, path);
     if (os_stat(path, &st, err) == RC_OK) info.bytes = (uint64_t)st.st_size;
     strncat(path, "-wal", sizeof path - strlen(path) - 1);
@@ -172,7 +173,7 @@ enum rc tenants_info(struct tenants *ts, const char *name, struct tenant_info *r
     info.open = s != NULL && s->state == SLOT_OPEN;
     if (info.open || (s != NULL && s->state == SLOT_DRAINING)) {
         struct task_place p;
-        task_place(s->task, &p);
+        slot_place(s, &p);
         info.txid = p.staged;
         info.txid_stored = p.uploaded;
     }
@@ -208,8 +209,10 @@ enum rc tenants_look_each(struct tenants *ts, tenant_look_fn *fn, void *ctx,
 enum rc tenants_checkpoint(struct tenants *ts, const char *name, struct err *err)
 {
     struct tenant *t;
-    TRY(tenants_open(ts, name, &t, err));
-    enum rc rc = task_checkpoint(((struct slot *)t)->task, CHECKPOINT_MS, err);
+    TRY(tenants_open_wait(ts, name, &t, err));
+    struct task *task;
+    enum rc rc = slot_task((struct slot *)t, &task, err);
+    if (rc == RC_OK) rc = task_checkpoint(task, CHECKPOINT_MS, err);
     tenants_release(ts, t);
     return rc;
 }
@@ -222,7 +225,7 @@ enum rc tenants_image(struct tenants *ts, const char *name, tenant_bytes_fn *fn,
     struct tenant *t;
     struct err ignored;
     tenants_tmp(ts, "", tmp);
-    TRY(tenants_open(ts, name, &t, err));
+    TRY(tenants_open_wait(ts, name, &t, err));
     enum rc rc = slot_copy((struct slot *)t, tmp, err);
     tenants_release(ts, t);
     if (rc == RC_OK) rc = stream_file(tmp, fn, ctx, err);
@@ -245,7 +248,8 @@ static enum rc claim_new(struct tenants *ts, const char *name, struct slot **ret
     return err_set(err, RC_CONFLICT, "Namespace `%s` already exists", name);
 }
 
-static enum rc claim_old(struct tenants *ts, const char *name, struct slot **ret_s, struct err *err)
+enum rc tenants_claim_old(struct tenants *ts, const char *name, struct slot **ret_s,
+                          struct err *err)
 {
     bool there = false;
     TRY(tenants_check_name(name, false, err));
@@ -411,36 +415,55 @@ static enum rc forget(struct slot *s, bool keep_backup, struct err *err)
 
 /*
  * The log stays under the old name, and a new one begins; only what is in a folder of our own moves
- * along. A crash before the log's turn leaves a local state that does not fit the new place: then
- * the new log begins with a whole image, as it does in other stores.
+ * along. That there is an old one is written down first: a crash before the log's turn leaves it
+ * where it is, and a local state that does not fit the new place, so the new log begins with a
+ * whole image, as it does in other stores.
  */
 static enum rc move(struct slot *a, struct slot *b, struct err *err)
 {
     struct tenants *ts = a->ts;
-    char from[OS_PATH_MAX], to[OS_PATH_MAX];
-    struct stat st;
+    char path[OS_PATH_MAX];
     struct err ignored;
     if (a->task == NULL) TRY(slot_start_task(a, err));
     slot_close_engine(a);
     TRY(slot_wait_stored(a, os_mono_ms() + TENANTS_STORE_MS, NULL, err));
     slot_end_task(a, false);
+    TRY(save_former(a, a->t.name, true, err));
     TRY(tenants_mark(ts, b->t.name, err));
-    tenants_path(ts, a->t.name, TENANT_FOLDER, from);
-    TRY(tenants_put_in_place(ts, from, b->t.name, err));
-    tenants_path(ts, a->t.name, TENANT_MARK, from);
-    (void)!os_unlink(from, &ignored);
-    bool moved = false;
-    if (ts->embedded) {
-        snprintf(from, sizeof from, "%s/%s", ts->store_url, a->t.name);
-        snprintf(to, sizeof to, "%s/%s", ts->store_url, b->t.name);
-        moved = os_stat(to, &st, &ignored) == RC_NOT_FOUND &&
-                os_rename(from, to, &ignored) == RC_OK &&
-                os_fsync_dir(ts->store_url, &ignored) == RC_OK;
+    tenants_path(ts, a->t.name, TENANT_FOLDER, path);
+    TRY(tenants_put_in_place(ts, path, b->t.name, err));
+    tenants_path(ts, a->t.name, TENANT_MARK, path);
+    (void)!os_unlink(path, &ignored);
+    if (ts->embedded && move_log(a, b)) {
+        (void)!save_former(a, b->t.name, false, &ignored); /* it is looked for there in vain */
+        return RC_OK;
     }
-    tenants_path(ts, b->t.name, TENANT_META, to);
-    if (!moved)
-        (void)!tenants_delete_tree(to, &ignored); /* not needed, but it would be complained of */
+    tenants_path(ts, b->t.name, TENANT_META, path);
+    (void)!tenants_delete_tree(path, &ignored); /* not needed, but it would be complained of */
     return RC_OK;
+}
+
+static bool move_log(struct slot *a, struct slot *b)
+{
+    const char *folder = a->ts->store_url;
+    char from[OS_PATH_MAX], to[OS_PATH_MAX];
+    struct stat st;
+    struct err ignored;
+    snprintf(from, sizeof from, "%s/%s", folder, a->t.name);
+    snprintf(to, sizeof to, "%s/%s", folder, b->t.name);
+    return os_stat(to, &st, &ignored) == RC_NOT_FOUND && os_rename(from, to, &ignored) == RC_OK &&
+           os_fsync_dir(folder, &ignored) == RC_OK;
+}
+
+/* The configuration of a, into the folder of this name: more: with its name as one that it had. */
+static enum rc save_former(const struct slot *a, const char *name, bool more, struct err *err)
+{
+    CLEANUP(tenants_conf_freep) struct tenants_conf *c = NULL;
+    char path[OS_PATH_MAX];
+    TRY(tenants_conf_new(&a->confs->conf, a->confs->created_ms, &c, err));
+    tenants_conf_former(c, a->confs, more ? a->t.name : NULL);
+    tenants_path(a->ts, name, TENANT_CONF, path);
+    return tenants_conf_save(path, c, err);
 }
 
 /* ---- list, image ---- */
@@ -464,7 +487,7 @@ static enum rc look_shard(struct shard *sh, struct looks *l, struct err *err)
         }
         struct tenant_look *one = &l->list[l->count++];
         struct task_place p;
-        task_place(s->task, &p);
+        slot_place(s, &p);
         *one = (struct tenant_look){.used = s->refs > 0, .failing = p.failing, .txid = p.staged};
         one->txid_stored = p.uploaded;
         memcpy(one->name, s->t.name, sizeof one->name);

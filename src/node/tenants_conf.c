@@ -1,5 +1,6 @@
 /* tenants_conf.c -- conf.json of a tenant; see tenants_intern.h. */
 #include <jansson.h>
+#include <stdio.h>
 #include <string.h>
 #include "base/buf.h"
 #include "base/mem.h"
@@ -21,6 +22,8 @@ static enum rc copy_text(const char **to, const char *from, size_t max, const ch
 static enum rc copy_class(const char **to, const char *from, struct err *err);
 static void free_text(const char *text);
 static enum rc take(const json_t *o, struct tenants_conf **ret_c, struct err *err);
+static enum rc take_former(const json_t *list, struct tenants_conf *c, struct err *err);
+static json_t *give_former(const struct tenants_conf *c);
 static json_t *give(const struct tenants_conf *c);
 static int append(const char *data, size_t size, void *text);
 
@@ -43,6 +46,19 @@ enum rc tenants_conf_new(const struct tenant_conf *conf, int64_t created_ms,
     *ret_c = c;
     c = NULL;
     return RC_OK;
+}
+
+void tenants_conf_former(struct tenants_conf *c, const struct tenants_conf *from, const char *name)
+{
+    struct tenant_former *list = c->former;
+    memcpy(list, from->former, sizeof from->former);
+    c->former_count = from->former_count;
+    if (name == NULL) return;
+    if (c->former_count == TENANT_FORMER_MAX)
+        memmove(list, list + 1, --c->former_count * sizeof list[0]);
+    struct tenant_former *f = &list[c->former_count++];
+    snprintf(f->name, sizeof f->name, "%s", name);
+    f->until_ms = os_now_ms();
 }
 
 void tenants_conf_free(struct tenants_conf *c)
@@ -153,9 +169,46 @@ static enum rc take(const json_t *o, struct tenants_conf **ret_c, struct err *er
     conf.txn_ms = txn_ms;
     conf.size_max = (uint64_t)size_max;
     conf.row_max = (uint32_t)row_max;
-    enum rc rc = tenants_conf_new(&conf, created_ms, ret_c, err);
+    CLEANUP(tenants_conf_freep) struct tenants_conf *c = NULL;
+    enum rc rc = tenants_conf_new(&conf, created_ms, &c, err);
+    if (rc == RC_OK) rc = take_former(json_object_get(o, "former_logs"), c, err);
     if (rc == RC_INVALID) rc = err->rc = RC_CORRUPT;
-    return rc;
+    TRY(rc);
+    *ret_c = c;
+    c = NULL;
+    return RC_OK;
+}
+
+static enum rc take_former(const json_t *list, struct tenants_conf *c, struct err *err)
+{
+    if (list == NULL) return RC_OK;
+    if (!json_is_array(list) || json_array_size(list) > TENANT_FORMER_MAX)
+        return err_set(err, RC_CORRUPT, "former_logs has not the right type");
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *one = json_array_get(list, i);
+        const char *name = json_string_value(json_object_get(one, "name"));
+        const json_t *until = json_object_get(one, "until_ms");
+        if (name == NULL || !json_is_integer(until))
+            return err_set(err, RC_CORRUPT, "former_logs has not the right type");
+        TRY(tenants_check_name(name, false, err)); /* it becomes a part of paths */
+        snprintf(c->former[i].name, sizeof c->former[i].name, "%s", name);
+        c->former[i].until_ms = json_integer_value(until);
+        c->former_count++;
+    }
+    return RC_OK;
+}
+
+static json_t *give_former(const struct tenants_conf *c)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < c->former_count && list != NULL; i++) {
+        const struct tenant_former *f = &c->former[i];
+        json_t *one = json_pack("{s:s,s:I}", "name", f->name, "until_ms", (json_int_t)f->until_ms);
+        if (json_array_append_new(list, one) == 0) continue;
+        json_decref(list);
+        list = NULL;
+    }
+    return list;
 }
 
 static json_t *give(const struct tenants_conf *c)
@@ -172,6 +225,7 @@ static json_t *give(const struct tenants_conf *c)
     BOOLS(GIVE_BOOL)
     TEXTS(GIVE_TEXT)
     NUMBERS(GIVE_NUMBER)
+    if (c->former_count > 0) ok = ok && json_object_set_new(o, "former_logs", give_former(c)) == 0;
     if (ok) return o;
     json_decref(o);
     return NULL;

@@ -21,6 +21,7 @@
 
 #define TENANTS_SHARDS   64
 #define TENANTS_CLAIM_MS 5000  /* so long an administrator waits until nobody uses a tenant */
+#define TENANTS_PLACE_MS 5000  /* ... for a place */
 #define TENANTS_STORE_MS 30000 /* ... and until the store has everything */
 #define TENANTS_PATH_MAX 1024  /* of DIR: paths below it fit into OS_PATH_MAX */
 
@@ -29,10 +30,14 @@ struct tenants_conf {
     struct tenants_conf *older; /* of the same tenant; somebody may look at it still */
     struct tenant_conf conf;    /* its texts are ours */
     int64_t created_ms;
+    struct tenant_former former[TENANT_FORMER_MAX]; /* oldest first */
+    size_t former_count;
 };
 /* conf NULL: all default. Fails: RC_INVALID a text that is too long; RC_NO_MEM. */
 MUST_CHECK enum rc tenants_conf_new(const struct tenant_conf *conf, int64_t created_ms,
                                     struct tenants_conf **ret_c, struct err *err);
+/* The names that `from` had, and one more, until now; NULL: no more. The oldest may be dropped. */
+void tenants_conf_former(struct tenants_conf *c, const struct tenants_conf *from, const char *name);
 void tenants_conf_free(struct tenants_conf *c); /* and the older ones; NULL is fine */
 void tenants_conf_freep(struct tenants_conf **c);
 /* No file: all default. Fails: RC_CORRUPT; RC_NO_MEM; by errno. */
@@ -60,6 +65,7 @@ struct slot {
     bool stale;            /* [shard] its engine has an old configuration */
     bool trimmed;          /* [shard] since it was last used */
     int64_t used_ms;       /* [shard] */
+    int64_t check_ms;      /* [shard] if it rests, then somebody looks whether it still can */
     /* Of places; [shard]. Since when it is open; until then no new request gets in; until then it
      * does not happen again. 0: never */
     int64_t opened_ms, shut_until_ms, alone_until_ms;
@@ -73,7 +79,11 @@ struct slot {
     struct config_db db;
     char *path, *meta;
     uint64_t page_size;
-    struct task *task;
+    /* It rests as long as it has no task and rest_txid is not 0: what is in its database was proved
+     * to be in its log as this TXID when it was opened, and nothing was written since. */
+    _Atomic(struct task *) task; /* comes under start_lock while it is open */
+    uint64_t rest_txid;
+    pthread_mutex_t start_lock;
     atomic_bool cancel; /* give up calls to the store */
     bool counted;       /* it has a place */
 };
@@ -141,8 +151,17 @@ MUST_CHECK enum rc slot_new(struct tenants *ts, const char *name, enum slot_stat
 void slot_free(struct slot *s);
 /* Configuration, mark and task, as far as they are not there. */
 MUST_CHECK enum rc slot_start_task(struct slot *s, struct err *err);
-MUST_CHECK enum rc slot_start(struct slot *s, struct err *err); /* the engine, too */
+/* The engine, too; the task only if it has something to do, else it rests. */
+MUST_CHECK enum rc slot_start(struct slot *s, struct err *err);
+/* Its task, which is started now if it rests. Any thread, while it is open, or whoever has brought
+ * it into its state. Fails: as task_new. */
+MUST_CHECK enum rc slot_task(struct slot *s, struct task **ret_task, struct err *err);
+bool slot_rests(const struct slot *s);
+void slot_place(const struct slot *s, struct task_place *ret); /* also while it rests */
 void slot_close_engine(struct slot *s);
+/* If it rests and somebody else has written to it, its task is started. Fails: as slot_task. */
+MUST_CHECK enum rc slot_check_rest(struct slot *s, struct err *err);
+void slot_end_rest(struct slot *s); /* after its engine, for the last time */
 /* whole: the store has everything, so the mark goes. */
 void slot_end_task(struct slot *s, bool whole);
 /* Wait until the store has all that was committed before. txid (may be NULL): what a restore to it
@@ -165,6 +184,9 @@ void places_stop(struct tenants *ts); /* nobody waits any more */
 MUST_CHECK enum rc place_take(struct tenants *ts, const char *name, struct tenant_place *p,
                               struct err *err);
 void place_give(struct tenants *ts);
+/* As tenants_open, but it waits for a place. Fails: as open_wait. */
+MUST_CHECK enum rc tenants_open_wait(struct tenants *ts, const char *name, struct tenant **ret_t,
+                                     struct err *err);
 /* Into the queue. Fails: RC_AGAIN it is there; RC_BUSY; RC_CANCELED. */
 MUST_CHECK enum rc place_wait(struct tenants *ts, const char *name, struct tenant_place *p,
                               struct err *err);
@@ -178,7 +200,8 @@ bool place_is_free_with(const struct slot *s, int64_t now_ms);
 bool place_door_is_shut(const struct slot *s, const struct tenant_place *p);
 
 /* ---- tenants.c ---- */
-void tenants_close(struct slot *s); /* in SLOT_CLOSING */
+/* Its engine is closed, and its task drains; without one it is gone. In SLOT_CLOSING. */
+void tenants_close(struct slot *s);
 MUST_CHECK enum rc tenants_open_soon(struct tenants *ts, const char *name, struct tenant_place *p,
                                      struct tenant **ret_t, struct err *err);
 struct shard *tenants_shard(struct tenants *ts, const char *name);
@@ -197,8 +220,12 @@ void tenants_unclaim(struct slot *s);
 void tenants_poke(struct tenants *ts); /* there is work for the housekeeper */
 /* Let the housekeeper delete `name` in DIR/tmp, and the log of s, and then unclaim s. */
 void tenants_leave(struct tenants *ts, const char *name, struct slot *s);
-/* A new tenant's log shall not wait for somebody to use it. */
-void tenants_begin_log(struct tenants *ts, const char *name);
+/* As tenants_claim, of a tenant that is there. Fails: RC_NOT_FOUND, too. */
+MUST_CHECK enum rc tenants_claim_old(struct tenants *ts, const char *name, struct slot **ret_s,
+                                     struct err *err);
+/* The log of one that was made or replaced, and is claimed still, shall not wait for somebody to
+ * use it; that needs no place. */
+void tenants_begin_log(struct slot *s);
 
 /* ---- tenants_disk.c ---- */
 enum tenants_file { TENANT_FOLDER, TENANT_DATA, TENANT_CONF, TENANT_META, TENANT_MARK };

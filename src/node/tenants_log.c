@@ -45,7 +45,8 @@ uint64_t tenants_commits(struct tenants *ts, const char *name)
 enum rc tenants_batch(struct tenants *ts, struct tenant *t, uint64_t txid, const struct call *call,
                       struct tenant_batch *ret, tenant_page_fn *fn, void *ctx, struct err *err)
 {
-    const struct task *task = ((struct slot *)t)->task;
+    struct task *task;
+    TRY(slot_task((struct slot *)t, &task, err));
     const struct log *lg = task_log(task);
     CLEANUP(buf_fini) struct buf held = BUF_INIT;
     struct tenant_batch b = {.txid = txid};
@@ -79,7 +80,7 @@ enum rc tenants_image_file(struct tenants *ts, struct tenant *t, uint64_t txid,
     struct task_place place;
     uint64_t now = 0;
     tenants_tmp(ts, "", ret_path);
-    task_place(s->task, &place);
+    slot_place(s, &place);
     if (txid == 0 || (place.known && place.staged == txid)) {
         TRY(slot_copy(s, ret_path, err));
         if (txid == 0) return RC_OK;
@@ -89,7 +90,9 @@ enum rc tenants_image_file(struct tenants *ts, struct tenant *t, uint64_t txid,
     }
     const struct restore_opts opts = {
         .target = {.kind = PLAN_TXID, .txid = txid}, .out_path = ret_path, .mode = 0600};
-    enum rc rc = restore_run(task_log(s->task), call, &opts, &res, err);
+    struct task *task;
+    TRY(slot_task(s, &task, err));
+    enum rc rc = restore_run(task_log(task), call, &opts, &res, err);
     return rc == RC_OK ? rc : err_wrap(err, "image of namespace `%s`", t->name);
 }
 

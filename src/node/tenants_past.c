@@ -21,10 +21,14 @@ static enum rc open_log(const struct tenants *ts, const char *name, struct store
                         struct err *err);
 static enum rc take_key(void *ctx, const struct store_obj *obj, struct err *err);
 static enum rc del_keys(struct keys *k, struct err *err);
-static enum rc flush_log(struct tenants *ts, const char *name, struct tenant **ret_t,
-                         struct err *err);
-static enum rc restore_to(struct tenants *ts, const char *name, const struct tenant_at *at,
+static enum rc flush_log(struct tenants *ts, const char *name, struct err *err);
+static enum rc log_is_whole(struct tenants *ts, const char *name, bool *ret_yes, struct err *err);
+static enum rc restore_at(struct tenants *ts, const char *name, const struct tenant_at *at,
                           const char *path, struct err *err);
+static enum rc restore_to(struct tenants *ts, const char *name, const struct tenant_at *at,
+                          int64_t since_ms, const char *path, struct err *err);
+static enum rc newest_at(const struct log *lg, const struct call *c, int64_t time_ms,
+                         uint64_t *ret_txid, struct err *err);
 static enum rc fork_into(struct tenants *ts, const char *from, const char *to, bool there,
                          const struct tenant_at *at, const char *tmp, struct err *err);
 static enum rc build_fork(struct tenants *ts, const char *from, const char *to, bool there,
@@ -83,10 +87,9 @@ enum rc tenants_fork(struct tenants *ts, const char *from, const char *to,
         return err_set(err, RC_CONFLICT, "Namespace `%s` already exists", to);
     TRY(tenants_claim(ts, to, &s, err));
     enum rc rc = build_fork(ts, from, to, there, at, err);
+    if (rc == RC_OK) tenants_begin_log(s);
     tenants_unclaim(s);
-    if (rc != RC_OK) return err_wrap(err, "fork of namespace `%s`", from);
-    tenants_begin_log(ts, to);
-    return RC_OK;
+    return rc == RC_OK ? rc : err_wrap(err, "fork of namespace `%s`", from);
 }
 
 /*
@@ -95,32 +98,32 @@ enum rc tenants_fork(struct tenants *ts, const char *from, const char *to,
  *   have the tenant for oneself, and let the log have the rest
  *   copy the WAL into the old file, delete it    an old -wal must never stand beside a new file
  *   rename the restored file over the old one    a crash before: the old state, after: the new
- *   open it: capture compares, and writes what differs as one transaction
+ *   begin its log: capture compares, and writes what differs as one transaction
  */
 enum rc tenants_rewind(struct tenants *ts, const char *name, const struct tenant_at *at,
                        struct err *err)
 {
     char tmp[OS_PATH_MAX], data[OS_PATH_MAX + 8];
-    struct tenant *t;
+    bool there = false;
     struct slot *s;
     struct err ignored;
     TRY(tenants_check_name(name, false, err));
     if (at == NULL || (at->txid == 0 && at->time_ms == 0)) return RC_OK; /* now: it is there */
-    TRY(flush_log(ts, name, &t, err));
-    tenants_release(ts, t);
+    TRY(tenants_exists(ts, name, &there, err));
+    if (!there) return tenants_no_such(err, name);
+    TRY(flush_log(ts, name, err));
     tenants_tmp(ts, "", tmp);
     TRY(tenants_mkdir(tmp, err));
     snprintf(data, sizeof data, "%s/data", tmp);
-    enum rc rc = restore_to(ts, name, at, data, err);
-    if (rc == RC_OK) rc = tenants_claim(ts, name, &s, err);
+    enum rc rc = restore_at(ts, name, at, data, err);
+    if (rc == RC_OK) rc = tenants_claim_old(ts, name, &s, err);
     if (rc == RC_OK) {
         rc = swap(s, data, err);
+        if (rc == RC_OK) tenants_begin_log(s);
         tenants_unclaim(s);
     }
     (void)!tenants_delete_tree(tmp, &ignored);
-    if (rc != RC_OK) return err_wrap(err, "rewind namespace `%s`", name);
-    tenants_begin_log(ts, name);
-    return RC_OK;
+    return rc == RC_OK ? rc : err_wrap(err, "rewind namespace `%s`", name);
 }
 
 static enum rc open_log(const struct tenants *ts, const char *name, struct store **ret_store,
@@ -154,36 +157,96 @@ static enum rc del_keys(struct keys *k, struct err *err)
     return RC_OK;
 }
 
-/* Open it, and let its log have all of it. */
-static enum rc flush_log(struct tenants *ts, const char *name, struct tenant **ret_t,
-                         struct err *err)
+/* Let its log have all that is committed. */
+static enum rc flush_log(struct tenants *ts, const char *name, struct err *err)
 {
     struct tenant *t;
-    TRY(tenants_open(ts, name, &t, err));
+    bool whole = false;
+    TRY(log_is_whole(ts, name, &whole, err));
+    if (whole) return RC_OK;
+    TRY(tenants_open_wait(ts, name, &t, err));
     enum rc rc = slot_wait_stored((struct slot *)t, os_mono_ms() + TENANTS_STORE_MS, NULL, err);
-    if (rc == RC_OK)
-        *ret_t = t;
-    else
-        tenants_release(ts, t);
+    tenants_release(ts, t);
     return rc;
 }
 
-static enum rc restore_to(struct tenants *ts, const char *name, const struct tenant_at *at,
+/* Of one that is closed and has no mark: it need not be opened for that, which takes a place. */
+static enum rc log_is_whole(struct tenants *ts, const char *name, bool *ret_yes, struct err *err)
+{
+    char mark[OS_PATH_MAX];
+    struct stat st;
+    struct shard *sh = tenants_shard(ts, name);
+    thr_lock(&sh->lock);
+    bool known = tenants_find(sh, name) != NULL;
+    thr_unlock(&sh->lock);
+    tenants_path(ts, name, TENANT_MARK, mark);
+    enum rc rc = os_stat(mark, &st, err);
+    if (rc != RC_OK && rc != RC_NOT_FOUND) return rc;
+    *ret_yes = !known && rc == RC_NOT_FOUND;
+    return RC_OK;
+}
+
+/*
+ * A moment of before it was renamed is in the log of the name that it had then. If that log has
+ * nothing since it got the name, the moment is that at which it lost the one before: nothing was
+ * written. What is older in a log is of another one that had this name.
+ */
+static enum rc restore_at(struct tenants *ts, const char *name, const struct tenant_at *at,
                           const char *path, struct err *err)
+{
+    CLEANUP(tenants_conf_freep) struct tenants_conf *c = NULL;
+    char conf[OS_PATH_MAX];
+    tenants_path(ts, name, TENANT_CONF, conf);
+    TRY(tenants_conf_load(conf, &c, err));
+    if (at == NULL || at->time_ms == 0) return restore_to(ts, name, at, 0, path, err);
+    size_t i = 0;
+    while (i < c->former_count && at->time_ms >= c->former[i].until_ms)
+        i++;
+    for (struct tenant_at then = *at;; then.time_ms = c->former[--i].until_ms + 1) {
+        const char *had = i < c->former_count ? c->former[i].name : name;
+        int64_t since_ms = i > 0 ? c->former[i - 1].until_ms : 0;
+        enum rc rc = restore_to(ts, had, &then, since_ms, path, err);
+        if (rc != RC_NOT_FOUND || i == 0) return rc;
+    }
+}
+
+/* since_ms not 0: at is a time, and what the log had before since_ms is as if it were not there. */
+static enum rc restore_to(struct tenants *ts, const char *name, const struct tenant_at *at,
+                          int64_t since_ms, const char *path, struct err *err)
 {
     struct store *store = NULL;
     struct restore_result res;
     struct restore_opts opts = {.out_path = path, .mode = 0600};
     const struct call c = {.cancel = ts->opts.cancel};
+    uint64_t newest = 1, before = 0;
     if (at != NULL && at->txid != 0)
         opts.target = (struct plan_target){.kind = PLAN_TXID, .txid = at->txid};
     else if (at != NULL && at->time_ms != 0)
         opts.target = (struct plan_target){.kind = PLAN_TIME, .time_ms = at->time_ms};
     TRY(open_log(ts, name, &store, err));
     const struct log lg = {.store = store};
-    enum rc rc = restore_run(&lg, &c, &opts, &res, err);
+    enum rc rc = RC_OK;
+    if (since_ms != 0) rc = newest_at(&lg, &c, at->time_ms, &newest, err);
+    if (since_ms != 0 && rc == RC_OK) rc = newest_at(&lg, &c, since_ms, &before, err);
+    if (rc == RC_OK && newest == before)
+        rc = err_set(err, RC_NOT_FOUND, "nothing was written since it has its name");
+    if (rc == RC_OK) rc = restore_run(&lg, &c, &opts, &res, err);
     store_close(store);
     return rc;
+}
+
+/* 0: nothing. */
+static enum rc newest_at(const struct log *lg, const struct call *c, int64_t time_ms,
+                         uint64_t *ret_txid, struct err *err)
+{
+    CLEANUP(log_files_fini) struct log_files plan = {0};
+    const struct plan_target target = {.kind = PLAN_TIME, .time_ms = time_ms};
+    enum rc rc = restore_plan(lg, c, &target, &plan, err);
+    if (rc != RC_OK && rc != RC_NOT_FOUND) return rc;
+    *ret_txid = 0;
+    for (size_t i = 0; rc == RC_OK && i < plan.count; i++)
+        if (plan.items[i].txid_max > *ret_txid) *ret_txid = plan.items[i].txid_max;
+    return RC_OK;
 }
 
 static enum rc build_fork(struct tenants *ts, const char *from, const char *to, bool there,
@@ -214,16 +277,18 @@ static enum rc fork_into(struct tenants *ts, const char *from, const char *to, b
     snprintf(out, sizeof out, "%s/data", tmp);
     enum rc rc;
     if (!there) {
-        rc = restore_to(ts, from, at, out, err);
+        rc = restore_at(ts, from, at, out, err);
         if (rc == RC_NOT_FOUND && now) rc = tenants_no_such(err, from);
     } else if (now) {
-        rc = tenants_open(ts, from, &t, err); /* so that it stays */
-        if (rc == RC_OK) rc = slot_copy((struct slot *)t, out, err);
+        rc = tenants_open_wait(ts, from, &t, err); /* so that it stays */
+        if (rc == RC_OK) {
+            rc = slot_copy((struct slot *)t, out, err);
+            tenants_release(ts, t);
+        }
     } else {
-        rc = flush_log(ts, from, &t, err);
-        if (rc == RC_OK) rc = restore_to(ts, from, at, out, err);
+        rc = flush_log(ts, from, err);
+        if (rc == RC_OK) rc = restore_at(ts, from, at, out, err);
     }
-    if (t != NULL) tenants_release(ts, t);
     TRY(rc);
     TRY(tenants_mark(ts, to, err));
     return tenants_put_in_place(ts, tmp, to, err);

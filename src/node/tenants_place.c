@@ -29,6 +29,14 @@
 #define DRAINS_MAX    64   /* tenants that are closed and not whole in the store, at the least */
 #define DRAINS_MS     10000
 
+struct blocked { /* a thread that waits for a place */
+    struct tenant_place p;
+    pthread_mutex_t lock;
+    pthread_cond_t called;
+    bool go; /* [lock] */
+};
+
+static void go_on(struct tenant_place *p);
 static bool take_now(struct tenants *ts, int64_t reside_ms);
 static enum rc queue(struct tenants *ts, const char *name, struct tenant_place *p, struct err *err);
 static bool lets_in(struct tenants *ts, const char *name);
@@ -86,6 +94,25 @@ void place_give(struct tenants *ts)
     places_call(ts);
 }
 
+enum rc tenants_open_wait(struct tenants *ts, const char *name, struct tenant **ret_t,
+                          struct err *err)
+{
+    struct blocked b = {.lock = PTHREAD_MUTEX_INITIALIZER};
+    b.p = (struct tenant_place){.fn = go_on, .deadline_ms = os_mono_ms() + TENANTS_PLACE_MS};
+    thr_cond_init(&b.called);
+    enum rc rc;
+    while ((rc = tenants_open_soon(ts, name, &b.p, ret_t, err)) == RC_AGAIN) {
+        thr_lock(&b.lock);
+        while (!b.go)
+            thr_wait(&b.called, &b.lock, 0);
+        b.go = false;
+        thr_unlock(&b.lock);
+    }
+    pthread_cond_destroy(&b.called);
+    pthread_mutex_destroy(&b.lock);
+    return rc;
+}
+
 enum rc place_wait(struct tenants *ts, const char *name, struct tenant_place *p, struct err *err)
 {
     if (p->gone != NULL && atomic_load(p->gone))
@@ -139,12 +166,23 @@ bool place_door_is_shut(const struct slot *s, const struct tenant_place *p)
     return s->shut_until_ms != 0 && os_mono_ms() < s->shut_until_ms;
 }
 
+static void go_on(struct tenant_place *p)
+{
+    struct blocked *b = (struct blocked *)p;
+    thr_lock(&b->lock);
+    b->go = true;
+    pthread_cond_signal(&b->called);
+    thr_unlock(&b->lock);
+}
+
 /* ---- to take one ---- */
 
 static bool take_now(struct tenants *ts, int64_t reside_ms)
 {
-    if (atomic_fetch_add(&ts->open, 1) < ts->opts.open_max) return true;
-    atomic_fetch_sub(&ts->open, 1);
+    /* It never counts more than may be open, or another one would take a free place for taken. */
+    unsigned open = atomic_load(&ts->open);
+    while (open < ts->opts.open_max)
+        if (atomic_compare_exchange_weak(&ts->open, &open, open + 1)) return true;
     return close_one(ts, reside_ms);
 }
 

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "base/bytes.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "db/image.h"
 #include "node/tenants_intern.h"
@@ -25,10 +26,13 @@ struct stored_wait {
     struct err err;
 };
 
-static enum rc start_task(struct slot *s, struct err *err);
+static enum rc configure(struct slot *s, struct err *err);
+static enum rc start_task(struct slot *s, struct task **ret_task, struct err *err);
+static uint64_t find_rest(const struct slot *s);
 static enum rc start_engine(struct slot *s, struct err *err);
 static uint64_t page_size_of(const char *path);
 static void remember(struct slot *s);
+static enum rc before_write(void *ctx, struct err *err);
 static void on_commit(void *ctx);
 static void on_stored(struct tenant_wait *w, enum rc rc, const struct err *err);
 static void on_drained(struct tenant_wait *w, enum rc rc, const struct err *err);
@@ -44,6 +48,7 @@ enum rc slot_new(struct tenants *ts, const char *name, enum slot_state state, st
     tenants_path(ts, name, TENANT_META, meta);
     s->ts = ts;
     s->state = state;
+    pthread_mutex_init(&s->start_lock, NULL);
     s->used_ms = os_mono_ms();
     atomic_store(&s->t.commits, (uint64_t)os_mono_us() + 1);
     s->path = mem_strdup(path);
@@ -60,6 +65,7 @@ void slot_free(struct slot *s)
     struct tenant_extra *extra = atomic_load(&s->t.extra);
     if (extra != NULL) extra->free(extra);
     tenants_conf_free(s->confs);
+    pthread_mutex_destroy(&s->start_lock);
     mem_free(s->path);
     mem_free(s->meta);
     mem_free(s);
@@ -67,22 +73,47 @@ void slot_free(struct slot *s)
 
 enum rc slot_start_task(struct slot *s, struct err *err)
 {
-    char path[OS_PATH_MAX];
-    if (s->task != NULL) return RC_OK;
-    if (s->confs == NULL) {
-        tenants_path(s->ts, s->t.name, TENANT_CONF, path);
-        TRY(tenants_conf_load(path, &s->confs, err));
-    }
-    atomic_store(&s->t.conf, &s->confs->conf);
-    s->page_size = page_size_of(s->path);
-    TRY(tenants_mark(s->ts, s->t.name, err));
-    return start_task(s, err);
+    struct task *ignored;
+    TRY(configure(s, err));
+    return slot_task(s, &ignored, err);
 }
 
 enum rc slot_start(struct slot *s, struct err *err)
 {
-    TRY(slot_start_task(s, err));
+    TRY(configure(s, err));
+    if (s->task == NULL) s->rest_txid = find_rest(s);
+    if (s->rest_txid == 0)
+        TRY(slot_start_task(s, err));
+    else if (s->task == NULL)
+        atomic_fetch_add(&s->ts->opened, 1);
     return s->t.engine == NULL ? start_engine(s, err) : RC_OK;
+}
+
+enum rc slot_task(struct slot *s, struct task **ret_task, struct err *err)
+{
+    struct task *task = s->task;
+    enum rc rc = RC_OK;
+    if (task == NULL) {
+        thr_lock(&s->start_lock);
+        task = s->task;
+        if (task == NULL) rc = tenants_mark(s->ts, s->t.name, err);
+        if (task == NULL && rc == RC_OK) rc = start_task(s, &task, err);
+        thr_unlock(&s->start_lock);
+    }
+    if (rc == RC_OK) *ret_task = task;
+    return rc;
+}
+
+bool slot_rests(const struct slot *s)
+{
+    return s->task == NULL && s->rest_txid != 0;
+}
+
+void slot_place(const struct slot *s, struct task_place *ret)
+{
+    struct task *task = s->task;
+    *ret = (struct task_place){.staged = s->rest_txid, .uploaded = s->rest_txid, .known = true};
+    if (task != NULL) task_place(task, ret);
 }
 
 void slot_close_engine(struct slot *s)
@@ -91,6 +122,28 @@ void slot_close_engine(struct slot *s)
     sql_engine_close(s->t.engine);
     s->t.engine = NULL;
     slot_give_place(s);
+}
+
+/* Who has written to it was not this server: it would have started the task before. */
+enum rc slot_check_rest(struct slot *s, struct err *err)
+{
+    struct task *ignored;
+    if (!slot_rests(s) || capture_settled(s->path, s->meta) == s->rest_txid) return RC_OK;
+    return slot_task(s, &ignored, err);
+}
+
+void slot_end_rest(struct slot *s)
+{
+    struct err err;
+    if (!slot_rests(s)) return;
+    if (slot_check_rest(s, &err) != RC_OK) {
+        log_warn("closed, and its log may lack what others wrote; tried again later", "namespace",
+                 s->t.name, "error", err.text);
+        atomic_fetch_add(&s->ts->parked, 1);
+    }
+    if (s->task != NULL) return;
+    s->rest_txid = 0;
+    atomic_fetch_add(&s->ts->closed, 1);
 }
 
 void slot_give_place(struct slot *s)
@@ -104,10 +157,13 @@ void slot_end_task(struct slot *s, bool whole)
 {
     char mark[OS_PATH_MAX];
     struct err ignored; /* a mark too many is an open too many */
-    if (s->task == NULL) return;
+    struct task *task = s->task;
+    if (slot_rests(s)) atomic_fetch_add(&s->ts->closed, 1);
+    s->rest_txid = 0;
+    if (task == NULL) return;
     atomic_store(&s->cancel, true);
-    task_stop(s->task);
-    task_free(s->task);
+    task_stop(task);
+    task_free(task);
     s->task = NULL;
     atomic_fetch_add(&s->ts->closed, 1);
     tenants_path(s->ts, s->t.name, TENANT_MARK, mark);
@@ -121,9 +177,11 @@ enum rc slot_wait_stored(struct slot *s, int64_t deadline_ms, uint64_t *ret_txid
 {
     struct stored_wait sw = {.w = {.fn = on_stored, .deadline_ms = deadline_ms},
                              .lock = PTHREAD_MUTEX_INITIALIZER};
+    struct task *task;
+    TRY(slot_task(s, &task, err));
     thr_cond_init(&sw.told);
     sw.w.ctx = &sw;
-    task_wait(s->task, &sw.w);
+    task_wait(task, &sw.w);
     thr_lock(&sw.lock);
     while (!sw.done)
         thr_wait(&sw.told, &sw.lock, 0);
@@ -159,8 +217,32 @@ void slot_drain(struct slot *s)
     task_wait(s->task, &s->drain);
 }
 
-static enum rc start_task(struct slot *s, struct err *err)
+/* Once. */
+static enum rc configure(struct slot *s, struct err *err)
 {
+    char path[OS_PATH_MAX];
+    if (s->confs != NULL) return RC_OK;
+    tenants_path(s->ts, s->t.name, TENANT_CONF, path);
+    TRY(tenants_conf_load(path, &s->confs, err));
+    atomic_store(&s->t.conf, &s->confs->conf);
+    s->page_size = page_size_of(s->path);
+    return RC_OK;
+}
+
+/* With a mark its log may lack something, whatever its files look like. */
+static uint64_t find_rest(const struct slot *s)
+{
+    char mark[OS_PATH_MAX];
+    struct stat st;
+    struct err ignored;
+    tenants_path(s->ts, s->t.name, TENANT_MARK, mark);
+    if (os_stat(mark, &st, &ignored) != RC_NOT_FOUND) return 0;
+    return capture_settled(s->path, s->meta);
+}
+
+static enum rc start_task(struct slot *s, struct task **ret_task, struct err *err)
+{
+    struct task *task = NULL;
     struct task_pools pools = s->ts->pools;
     struct config_replica replica = {0};
     atomic_store(&s->cancel, false);
@@ -174,17 +256,17 @@ static enum rc start_task(struct slot *s, struct err *err)
     s->db.replica = replica;
     s->db.replica.sync_interval_ms = s->ts->opts.sync_interval_ms;
     s->db.max_sync_wal_bytes = 0; /* so that a commit is in the next batch, see task_index */
-    enum rc rc = task_new(s->ts->base, &s->db, &pools, &s->task, err);
+    enum rc rc = task_new(s->ts->base, &s->db, &pools, &task, err);
     config_replica_fini(&replica);
     s->db.replica = (struct config_replica){0};
-    if (rc == RC_OK) rc = task_start(s->task, err);
-    if (rc == RC_OK) {
-        atomic_fetch_add(&s->ts->opened, 1);
-        return RC_OK;
+    if (rc == RC_OK) rc = task_start(task, err);
+    if (rc != RC_OK) {
+        task_free(task);
+        return rc;
     }
-    task_free(s->task);
-    s->task = NULL;
-    return rc;
+    if (s->rest_txid == 0) atomic_fetch_add(&s->ts->opened, 1);
+    s->task = *ret_task = task;
+    return RC_OK;
 }
 
 static enum rc start_engine(struct slot *s, struct err *err)
@@ -203,7 +285,9 @@ static enum rc start_engine(struct slot *s, struct err *err)
                  .temp_in_file = true,
                  .cache_kib = cache_kib,
                  .page_max = page_max,
-                 .value_max = conf->row_max},
+                 .value_max = conf->row_max,
+                 .before_write = before_write,
+                 .ctx = s},
         .pool = o->write,
         .conn_max = o->readers,
         .idle_max = IDLE_CONNS_MAX,
@@ -247,11 +331,20 @@ static void remember(struct slot *s)
     thr_unlock(&s->ts->past_lock);
 }
 
+/* The mark first: should the process die between the commit and its capture, the next start knows
+ * that there is something to capture. */
+static enum rc before_write(void *ctx, struct err *err)
+{
+    struct task *ignored;
+    return slot_task(ctx, &ignored, err);
+}
+
 static void on_commit(void *ctx)
 {
     struct slot *s = ctx;
+    struct task *task = s->task;
     atomic_fetch_add_explicit(&s->t.commits, 1, memory_order_release);
-    task_committed(s->task);
+    if (task != NULL) task_committed(task); /* else nothing was written, see before_write */
 }
 
 static void on_stored(struct tenant_wait *w, enum rc rc, const struct err *err)

@@ -206,6 +206,67 @@ static void test_downtime_with_appends_continues(void **state)
     bed_free(&b);
 }
 
+static void shell(const char *fmt, const struct bed *b)
+{
+    char cmd[512];
+    snprintf(cmd, sizeof cmd, "cd '%s' && (%s)", b->dir, fmt);
+    assert_int_equal(system(cmd), 0);
+}
+
+/* Only while all that the WAL has is captured, and all that is captured is on its way no more. */
+static void test_settled(void **state)
+{
+    (void)state;
+    struct bed b;
+    bed_new(&b, 4096, "none");
+    assert_int_equal(capture_settled(b.path, b.meta), 0); /* never captured */
+    bed_sql(&b, "PRAGMA wal_autocheckpoint=0");
+    bed_rows(&b, 10, 3000);
+    assert_int_equal(capture_settled(b.path, b.meta), 0);
+    bed_capture_open(&b);
+    bed_sync(&b);
+    bed_capture_close(&b);
+    uint64_t txid = b.applied_txid;
+    assert_true(txid > 0);
+    assert_int_equal(capture_settled(b.path, b.meta), txid);
+    assert_int_equal(capture_settled("/nowhere/x", b.meta), 0);
+    bed_sql(&b, "BEGIN; UPDATE t SET v=1; ROLLBACK"); /* in memory only */
+    assert_int_equal(capture_settled(b.path, b.meta), txid);
+    shell("cp app.db-wal keep", &b);
+    static const char *const breaks[] = {
+        "truncate -s -1 app.db-wal",
+        "truncate -s 0 app.db-wal",
+        "truncate -s 20 app.db-wal",
+        "mv app.db-wal gone",
+        "cat /dev/zero | head -c 32 | dd of=app.db-wal conv=notrunc 2>/dev/null",
+    };
+    for (size_t i = 0; i < sizeof breaks / sizeof breaks[0]; i++) {
+        shell(breaks[i], &b);
+        assert_int_equal(capture_settled(b.path, b.meta), 0);
+        /* The application has this very file open. */
+        shell("if [ -f gone ]; then mv gone app.db-wal; fi; cat keep >app.db-wal", &b);
+        assert_int_equal(capture_settled(b.path, b.meta), txid);
+    }
+    bed_rows(&b, 1, 3000);
+    assert_int_equal(capture_settled(b.path, b.meta), 0);
+    bed_capture_open(&b);
+    bed_sync(&b);
+    bed_checkpoint(&b, true);
+    bed_capture_close(&b);
+    txid = b.applied_txid;
+    assert_int_equal(capture_settled(b.path, b.meta), txid); /* checkpointed, not begun anew */
+    bed_sql(&b, "UPDATE t SET v=zeroblob(10) WHERE id=1");   /* begins it anew */
+    assert_int_equal(capture_settled(b.path, b.meta), 0);
+    bed_capture_open(&b);
+    bed_sync(&b);
+    bed_capture_close(&b);
+    assert_int_equal(capture_settled(b.path, b.meta), b.applied_txid);
+    bed_app_close(&b); /* the last one deletes the WAL */
+    assert_int_equal(capture_settled(b.path, b.meta), 0);
+    bed_app_open(&b);
+    bed_free(&b);
+}
+
 /* A power cut may take the tail of an unsynced WAL; then other commits take its place, in the same
  * generation. Same salts, same frame numbers, other contents. */
 static void test_rewritten_tail_is_noticed(void **state)
@@ -234,6 +295,7 @@ static void test_rewritten_tail_is_noticed(void **state)
     bed_sql(&b, "PRAGMA wal_autocheckpoint=0");
     for (int i = 0; i < 40; i++)
         bed_rows(&b, 1, 3000);
+    assert_int_equal(capture_settled(b.path, b.meta), 0);
     bed_capture_open(&b);
     bed_sync(&b);
     assert_int_equal(b.last.why, CAPTURE_COMPARED);
@@ -434,6 +496,7 @@ int main(void)
         cmocka_unit_test(test_application_checkpoints),
         cmocka_unit_test(test_restart_during_downtime_is_not_missed),
         cmocka_unit_test(test_downtime_with_appends_continues),
+        cmocka_unit_test(test_settled),
         cmocka_unit_test(test_rewritten_tail_is_noticed),
         cmocka_unit_test(test_downtime_with_close_emits_only_changes),
         cmocka_unit_test(test_two_daemons_are_refused),

@@ -11,7 +11,6 @@ for tool in sqlite3 curl openssl; do
     command -v $tool >/dev/null || { echo "there is no $tool program here, skipping"; exit 77; }
 done
 unset SLUICE_CONFIG SLUICE_DATA SLUICE_STORE SLUICE_LISTEN NOTIFY_SOCKET LISTEN_FDS LISTEN_PID
-export no_proxy='*'
 started=
 cleanup() {
     for p in $started; do kill -9 "$p" 2>/dev/null; done
@@ -505,6 +504,28 @@ ask "$addr" 'SELECT v FROM t' && value 5
 stop "$pid"
 is 0
 holds same away/tenants/default/data away/backup/default
+
+# ---- A statement that cannot be interrupted does not keep the server from ending ----
+serve stuck.log -data stuck -listen 127.0.0.1:0
+main_pid=$pid
+ask "$addr" 'CREATE TABLE t(v)' && made
+ask "$addr" 'INSERT INTO t VALUES(6)' && gives '"affected_row_count":1'
+object="SELECT json_group_object('%s' || n, n) AS o FROM c"
+body "$(printf "$count SELECT length(json_patch(a.o, b.o)) FROM ($object) a, ($object) b" 400000 a b)" >stuck.body
+begin=$(ticks)
+curl -s -d @stuck.body "http://$addr/v2/pipeline" >stuck.answer &
+client=$!
+soon 60 at_work
+begin=$(now)
+stop "$pid"
+is 1 && out_has 'a statement does not end'
+holds test "$(since "$begin")" -ge 15000
+wait $client
+serve stuck.log -data stuck -listen 127.0.0.1:0
+ask "$addr" 'SELECT v FROM t' && value 6
+stop "$pid"
+is 0
+holds same stuck/tenants/default/data stuck/backup/default
 
 # ---- Nothing secret in any log ----
 shown='serve: logs'

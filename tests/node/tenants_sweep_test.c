@@ -335,6 +335,17 @@ static enum rc do_configure(struct tbed *b, struct err *err)
     return tenants_ops.configure(b->ts, "a", &conf, err);
 }
 
+/* It rests until now: the first write, and its way into the log. */
+static enum rc do_write(struct tbed *b, struct err *err)
+{
+    char path[128];
+    enum rc rc = tbed_try_sql(b, "a", "UPDATE t SET v=v+10 WHERE id=1", err);
+    snprintf(path, sizeof path, "%s/acknowledged", b->data);
+    if (rc == RC_OK) fclose(fopen(path, "w"));
+    if (rc == RC_OK) rc = tbed_try_stored(b, "a", 20000, NULL, err);
+    return rc;
+}
+
 /* -1: no such tenant; -2: it fails otherwise. */
 static int64_t value_of(struct tbed *b, const char *name)
 {
@@ -387,6 +398,14 @@ static bool a_now_or_then(struct tbed *b)
 {
     int64_t value = value_of(b, "a");
     return value == 3 || value == 1;
+}
+
+/* Nobody has opened it since: what it has is in the log all the same. */
+static bool a_and_its_log(struct tbed *b)
+{
+    WAIT_FOR(tbed_entries(b, "open") == 0);
+    int64_t logged = tbed_log_int(b, "a", 0, "SELECT sum(v) FROM t"), value = value_of(b, "a");
+    return value == logged && (value == 13 || (value == 3 && !tbed_exists(b, "acknowledged")));
 }
 
 static bool a_as_it_was(struct tbed *b)
@@ -498,6 +517,7 @@ static const struct deed deeds[] = {
     {"fork at", do_fork_at, a_and_b_of_then},
     {"rewind", do_rewind, a_now_or_then},
     {"configure", do_configure, a_as_it_was},
+    {"write", do_write, a_and_its_log},
 };
 
 static void test_kill(void **arg)

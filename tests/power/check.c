@@ -235,10 +235,10 @@ static void check_names(const struct check *c, struct peer *admin, struct expect
     (void)c;
     if (peer_ask(admin, "GET", "/v1/namespaces", NULL, &answer) != 200)
         lost("the list of namespaces: %s", answer);
-    for (const char *at = answer; (at = strstr(at, "\"name\":\"")) != NULL; at++)
+    for (const char *at = answer; (at = strstr(at, "\"open\":")) != NULL; at++)
         all++;
     for (size_t i = 0; i < x->count; i++) {
-        snprintf(want, sizeof want, "\"name\":\"%s\"", x->list[i].name);
+        snprintf(want, sizeof want, "\"name\":\"%s\",\"open\":", x->list[i].name);
         exists[i] = strstr(answer, want) != NULL;
         known += exists[i];
         if (x->list[i].must_exist && !exists[i]) lost("tenant '%s' is gone", x->list[i].name);
