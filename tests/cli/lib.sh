@@ -5,7 +5,8 @@
 # out / err TEXT          standard output or error is exactly TEXT (and a newline)
 # out_has / err_has TEXT  it contains TEXT
 set -u
-unset LITESTREAM_CONFIG LOG_LEVEL
+unset LITESTREAM_CONFIG LOG_LEVEL LANGUAGE
+export LC_ALL=C no_proxy='*'
 dir=$(mktemp -d) || exit 1
 trap 'rm -rf "$dir"' EXIT
 cd "$dir" || exit 1

@@ -13,7 +13,7 @@ import { Random, seedFrom } from './random.mjs';
 import { Server, makeTenant, query, restore, sleep } from './server.mjs';
 
 const HOLD_MS = 500;
-const LATE_MS = 1000; /* for a machine that is busy */
+const LATE_MS = 4000; /* for a machine that is busy; who need not wait so long still must not */
 
 const argv = process.argv.slice(2);
 const at = argv.indexOf('--seed');
@@ -35,7 +35,7 @@ async function withServer(options, conf, fn) {
     await fn(server);
     assert(server.alive(), `the server has ended: ${server.gone}`);
     const took = await timed(server.stop().then((end) => assert.equal(end, 0, 'its end')));
-    assert(took < 5000, `it took ${Math.round(took)} ms to stop`);
+    assert(took < 20000, `it took ${Math.round(took)} ms to stop`);
     rmSync(server.dir, { recursive: true });
 }
 
@@ -67,6 +67,11 @@ async function timed(promise) {
     const start = performance.now();
     await promise;
     return performance.now() - start;
+}
+
+/* On a slow machine what needs a moment needs more of it; who asks says so when it never comes. */
+async function until(fn) {
+    for (const end = Date.now() + 30000; !fn() && Date.now() < end; ) await sleep(20);
 }
 
 async function bothWays(server, fn) {
@@ -128,9 +133,10 @@ scenes.worker = () =>
         await once(server, 'CREATE TABLE t(who TEXT)');
         const rounds = await roundsFor(server, 200);
         const work = stmt(`INSERT INTO t ${burn(rounds)}`);
+        const many = Array(40).fill(work); /* longer than a write may wait */
         for (const [name, request] of [
-            ['a transaction', transaction('BEGIN', ...Array(12).fill(work))],
-            ['statements', { type: 'batch', batch: { steps: Array(12).fill({ stmt: work }) } }],
+            ['a transaction', transaction('BEGIN', ...many)],
+            ['statements', { type: 'batch', batch: { steps: many.map((stmt) => ({ stmt })) } }],
         ]) {
             const worker = new HttpStream(server.port);
             const all = worker.run([request]);
@@ -214,7 +220,8 @@ scenes.group = () =>
         await once(server, 'CREATE TABLE t(v INTEGER)');
         const work = `INSERT INTO t ${burn(await roundsFor(server, 150))}`;
         const wire = await Wire.open(server.port);
-        const all = Array.from({ length: 30 }, () => ask(new WsStream(wire), work).catch(() => {}));
+        /* Longer than the other may wait. */
+        const all = Array.from({ length: 60 }, () => ask(new WsStream(wire), work).catch(() => {}));
         await sleep(200);
         const other = new HttpStream(server.port);
         const wait = await timed(ask(other, 'BEGIN IMMEDIATE').then(() => ask(other, 'COMMIT')));
@@ -288,6 +295,7 @@ scenes.sync = async () => {
         });
         const all = Promise.allSettled(clients);
         await sleep(300 + random.below(700));
+        await until(() => done.length > 6);
         state.stop = true;
         await server.kill();
         for (const one of await all) {
@@ -329,15 +337,20 @@ scenes.tenants = async () => {
     for (const name of names) makeTenant(server.data, name);
     await server.start();
     const done = new Map(names.map((name) => [name, []]));
+    const writes = () => [...done.values()].reduce((sum, list) => sum + list.length, 0);
     for (const name of names) await create(server, name);
     for (let round = 0; round < 3; round++) {
         const state = { stop: false };
+        /* What a killed server has left of the log of one that nobody asks for can wait for another
+         * start; all that were asked for are whole at a good end. */
+        if (round === 2) for (const name of names) await look(server, name);
         const clients = Array.from({ length: 10 }, async (_, i) => {
             while (!state.stop) await useTenant(server, random.pick(names), i % 3, done);
         });
         const all = Promise.all(clients);
         all.catch(() => {});
         await sleep(1200);
+        await until(() => writes() > 20 * (round + 1));
         state.stop = true;
         if (round < 2) await server.kill();
         await all;
@@ -362,6 +375,12 @@ scenes.tenants = async () => {
 async function create(server, tenant) {
     const stream = new HttpStream(server.port, { tenant });
     await ask(stream, 'CREATE TABLE t(id INTEGER PRIMARY KEY)');
+    await stream.close();
+}
+
+async function look(server, tenant) {
+    const stream = new HttpStream(server.port, { tenant });
+    await ask(stream, 'SELECT count(*) FROM t');
     await stream.close();
 }
 
@@ -391,7 +410,7 @@ scenes.neighbours = () =>
         const slow = burn(await roundsFor(server, 200));
         await once(server, 'CREATE TABLE t(v INTEGER)');
         makeTenant(server.data, 'other');
-        const crowd = Array.from({ length: 60 }, async () => {
+        const crowd = Array.from({ length: 100 }, async () => {
             const stream = new HttpStream(server.port, { tenant: 'other' });
             await ask(stream, 'BEGIN');
             await ask(stream, slow);

@@ -54,7 +54,7 @@ export class Server {
                 resolve(this.gone);
             });
         });
-        const deadline = Date.now() + 30000;
+        const deadline = Date.now() + 60000;
         for (;;) {
             const said = this.log().slice(before);
             const port = /msg=serving addr=127\.0\.0\.1:(\d+)/.exec(said);

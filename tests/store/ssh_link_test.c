@@ -211,8 +211,7 @@ static void test_log_ins(void **state)
         if (rc != rows[i].want) fail_msg("row %zu: %s: %s", i, rc_name(rc), err.text);
         /* libssh forgets what the server said when it sees the end of the connection first. */
         bool forgot = rows[i].mode == GOODBYE && strstr(err.text, "Socket error") != NULL;
-        if (strstr(err.text, rows[i].says) == NULL && !forgot)
-            fail_msg("row %zu: %s", i, err.text);
+        if (strstr(err.text, rows[i].says) == NULL && !forgot) fail_msg("row %zu: %s", i, err.text);
         assert_null(strstr(err.text, PASSWORD));
         assert_null(strpbrk(err.text, "\x1b\r\n"));
         assert_false(s.shown_answered);
