@@ -135,7 +135,9 @@ static void note_tenants(struct load *l, struct client *c)
     for (const char *at = list; (at = strstr(at, "\"name\":\"")) != NULL;) {
         char name[NAME_MAX_SIZE] = "";
         at += strlen("\"name\":\"");
-        snprintf(name, sizeof name, "%.*s", (int)strcspn(at, "\""), at);
+        size_t size = strcspn(at, "\"");
+        if (strncmp(at + size, "\",\"open\":", 9) != 0) continue; /* of a log that it had */
+        snprintf(name, sizeof name, "%.*s", (int)size, at);
         struct event *e = journal_begin(l->opts.journal, EVENT_CREATE, name, NULL, 0);
         e->since = e->told = 0;
         e->end = END_OK;
