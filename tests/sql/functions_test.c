@@ -79,6 +79,11 @@ static void same_answers(const char *encoding)
     struct bed b;
     sqlite3 *db;
     char want[4096];
+    if (sqlite3_libversion_number() < 3041000) {
+        print_message("this SQLite has no unhex, and its replace keeps a number if nothing is "
+                      "replaced; ours are as in newer ones\n");
+        skip();
+    }
     uint64_t seed = bed_seed();
     bed_new(&b);
     assert_int_equal(sqlite3_open(b.path, &db), SQLITE_OK);
@@ -139,8 +144,8 @@ static void test_they_end(void **state)
     static const char *const texts[] = {
         "SELECT instr(zeroblob(20000000), zeroblob(10000000) || x'01')",
         "SELECT length(replace(hex(zeroblob(5000000)), hex(zeroblob(2500000)) || '1', 'z'))",
-        "SELECT trim(hex(zeroblob(5000000)), replace(hex(zeroblob(500000)), '0', 'z') || '0')",
-        "SELECT unhex(replace(hex(zeroblob(2000000)), '0', ' '), hex(zeroblob(500000)) || ' ')",
+        "SELECT trim(hex(zeroblob(5000000)), printf('%.*c', 1000000, 'z') || '0')",
+        "SELECT unhex(printf('%.*c', 4000000, ' '), hex(zeroblob(500000)) || ' ')",
     };
     struct bed b;
     bed_new(&b);
