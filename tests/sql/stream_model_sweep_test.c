@@ -47,8 +47,7 @@ struct actor {
     enum wait wait;
     struct sql_write write;
     bool refused;
-    unsigned ran_at; /* order in which lone writes ran first; under the world's lock, as these */
-    bool done;
+    unsigned done_at; /* order in which lone writes were done; under the world's lock */
 };
 struct world {
     struct house house;
@@ -57,7 +56,7 @@ struct world {
     uint64_t random;
     pthread_mutex_t lock;
     pthread_cond_t cond;
-    unsigned ran_count, done_count;
+    unsigned done_count, handled;
     unsigned waits, lones, failures, busy, forgiven; /* what the history met */
 };
 struct answer {
@@ -304,8 +303,7 @@ static void done_lone(struct sql_write *write)
 {
     struct actor *a = write->ctx;
     thr_lock(&a->world->lock);
-    a->done = true;
-    a->world->done_count++;
+    a->done_at = ++a->world->done_count;
     pthread_cond_broadcast(&a->world->cond);
     thr_unlock(&a->world->lock);
 }
@@ -321,20 +319,15 @@ static enum rc run_lone(struct sql_write *write, struct sql_conn *conn, struct e
     struct actor *a = write->ctx;
     struct sql_stmt stmt = {.sql = a->sql, .sql_size = strlen(a->sql), .want_rows = true};
     struct sql_sink sink = bed_sink(&a->client.rows);
-    bool refused = sql_conn_autocommit(conn);
-    thr_lock(&a->world->lock);
-    if (a->ran_at == 0) a->ran_at = ++a->world->ran_count;
-    a->refused = refused;
-    thr_unlock(&a->world->lock);
-    if (refused) return err_set(err, RC_UNSUPPORTED, "not in a group");
+    a->refused = sql_conn_autocommit(conn);
+    if (a->refused) return err_set(err, RC_UNSUPPORTED, "not in a group");
     return sql_conn_run(conn, NULL, NULL, &stmt, &sink, &a->client.done, &write->sql_err, err);
 }
 
 static void submit(struct actor *a)
 {
     a->wait = WAIT_LONE;
-    a->ran_at = 0;
-    a->refused = a->done = false;
+    a->done_at = 0;
     a->world->lones++;
     buf_reset(&a->client.rows);
     a->write =
@@ -382,32 +375,22 @@ static void end_lone(struct actor *a)
     compare(a, a->write.rc);
 }
 
-/* What happened meanwhile, in its order: lone writes as they ran, then whose turn it is. The turn
- * may be granted before those who had it last are told, so that is waited for. One that was refused
- * has done nothing; its stream does it now, which comes after all others. */
+/* What happened meanwhile, in its order: lone writes by number, then whose turn it is. */
 static struct actor *next_event(struct world *w)
 {
-    struct actor *first = NULL, *told = NULL, *refused = NULL;
-    bool held = false, waiting = false, lones = false;
-    struct sql_writer_stats st;
-    sql_writer_look(sql_engine_writer(w->house.engine), &st);
-    bool untold = w->done_count < st.writes;
+    struct actor *found = NULL;
+    bool held = false, waiting = false;
     for (int i = 0; i < STREAMS; i++) {
         struct actor *a = &w->actors[i];
+        if (a->wait == WAIT_LONE && a->done_at == w->handled + 1) found = a;
         waiting |= a->wait != WAIT_NOT;
         held |= a->wait == WAIT_NOT && a->client.s.granted;
-        if (a->wait == WAIT_TURN && a->client.told) told = a;
-        if (a->wait != WAIT_LONE) continue;
-        lones |= !a->done;
-        if (a->done && a->refused)
-            refused = a;
-        else if (a->done && (first == NULL || a->ran_at < first->ran_at))
-            first = a;
     }
-    if (!untold && first != NULL) return first;
-    if (!untold && told != NULL) return told;
-    if (!untold && refused != NULL && (held || !lones)) return refused;
-    if (!untold && (held || !waiting)) return NULL;
+    for (int i = 0; i < STREAMS && found == NULL; i++) {
+        struct actor *a = &w->actors[i];
+        if (a->wait == WAIT_TURN && a->client.told) found = a;
+    }
+    if (found != NULL || held || !waiting) return found;
     if (!thr_wait(&w->cond, &w->lock, os_mono_ms() + 60000)) fail_msg("nothing happens");
     return next_event(w);
 }
@@ -418,6 +401,7 @@ static void come_to_rest(struct world *w)
         thr_lock(&w->lock);
         struct actor *a = next_event(w);
         bool lone = a != NULL && a->wait == WAIT_LONE;
+        if (lone) w->handled++;
         thr_unlock(&w->lock);
         if (a == NULL) return;
         if (lone)
