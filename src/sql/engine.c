@@ -19,14 +19,10 @@
 #define SLOW_COUNT     512
 #define SLOW_SQL_MAX   4096 /* bytes of a text that count */
 
-struct worker { /* one of those who do the writer's work */
-    struct sched_job job;
-    struct sql_engine *engine;
-};
 struct sql_engine {
     struct sql_engine_opts opts; /* [const] conn.path is ours */
     struct sql_writer *writer;
-    struct worker worker, helper;
+    struct sched_job job; /* the writer's work */
     pthread_mutex_t lock, opening;
     struct sql_conn **idle; /* [lock] idle_max of them; the last was used last */
     unsigned idle_count, used;
@@ -36,8 +32,6 @@ struct sql_engine {
 static enum rc start_writer(struct sql_engine *e, struct err *err);
 static int64_t run_work(struct sched_job *job, void *worker);
 static void wake(void *ctx);
-static void help(void *ctx);
-static void wake_worker(struct worker *worker);
 static void committed(void *ctx);
 static bool clean(struct sql_conn *conn);
 static uint64_t slow_hash(const char *sql, size_t size);
@@ -54,7 +48,7 @@ enum rc sql_engine_open(const struct sql_engine_opts *opts, struct sql_engine **
     if (e->opts.idle_max > e->opts.conn_max) e->opts.idle_max = e->opts.conn_max;
     pthread_mutex_init(&e->lock, NULL);
     pthread_mutex_init(&e->opening, NULL);
-    e->worker = e->helper = (struct worker){.job.run = run_work, .engine = e};
+    e->job.run = run_work;
     e->idle = mem_calloc(e->opts.idle_max, sizeof(struct sql_conn *));
     e->opts.conn.path = mem_strdup(opts->conn.path);
     enum rc rc = RC_OK;
@@ -72,8 +66,7 @@ void sql_engine_close(struct sql_engine *e)
 {
     if (e == NULL) return;
     ASSERT(e->used == 0);
-    sched_drop(e->opts.pool, &e->worker.job);
-    sched_drop(e->opts.pool, &e->helper.job);
+    sched_drop(e->opts.pool, &e->job);
     sql_writer_free(e->writer);
     sql_engine_trim(e);
     pthread_mutex_destroy(&e->lock);
@@ -206,20 +199,18 @@ static enum rc start_writer(struct sql_engine *e, struct err *err)
                                    .queue_max = e->opts.queue_max,
                                    .hold_ms = e->opts.hold_ms,
                                    .wake = wake,
-                                   .help = help,
                                    .committed = committed,
                                    .ctx = e};
     TRY(sql_writer_new(&opts, &e->writer, err));
-    TRY(sched_wake(e->opts.pool, &e->worker.job, os_mono_ms() + REST_MS, err));
-    return sched_wake(e->opts.pool, &e->helper.job, os_mono_ms() + REST_MS, err);
+    return sched_wake(e->opts.pool, &e->job, os_mono_ms() + REST_MS, err);
 }
 
-/* The jobs never leave the schedule: with a place there a wake needs no memory, so it cannot fail
+/* The job never leaves the schedule: with a place there a wake needs no memory, so it cannot fail
  * and leave somebody waiting for ever. */
-static int64_t run_work(struct sched_job *job, void *unused)
+static int64_t run_work(struct sched_job *job, void *worker)
 {
-    struct sql_engine *e = ((struct worker *)((char *)job - offsetof(struct worker, job)))->engine;
-    (void)unused;
+    struct sql_engine *e = (struct sql_engine *)((char *)job - offsetof(struct sql_engine, job));
+    (void)worker;
     if (sql_writer_work(e->writer, WORK_BUDGET_US)) return os_mono_ms();
     int64_t due_ms = sql_writer_due_ms(e->writer), rest_ms = os_mono_ms() + REST_MS;
     return due_ms != 0 && due_ms < rest_ms ? due_ms : rest_ms;
@@ -228,20 +219,8 @@ static int64_t run_work(struct sched_job *job, void *unused)
 static void wake(void *ctx)
 {
     struct sql_engine *e = ctx;
-    wake_worker(&e->worker);
-}
-
-/* Either of the two may be the one that has its hands full; the other one has just been woken. */
-static void help(void *ctx)
-{
-    struct sql_engine *e = ctx;
-    wake_worker(&e->helper);
-}
-
-static void wake_worker(struct worker *worker)
-{
     struct err err;
-    enum rc rc = sched_wake(worker->engine->opts.pool, &worker->job, os_mono_ms(), &err);
+    enum rc rc = sched_wake(e->opts.pool, &e->job, os_mono_ms(), &err);
     ASSERT(rc == RC_OK);
 }
 

@@ -20,8 +20,7 @@
  *      connection that had it is rolled back and, if it was revoked, refuses all calls.
  *
  * Locks: w->lock guards everything here but what a turn owns: `main` belongs to TURN_GROUP, the
- * holder's connection to its asker. The members of a group belong to the thread that took them
- * until they are told. No lock is kept while statements run or callbacks are called.
+ * holder's connection to its asker. No lock is kept while statements run or callbacks are called.
  */
 #include "sql/writer.h"
 #include <string.h>
@@ -33,7 +32,6 @@
 #define HOLD_MS       5000
 #define BUSY_SLICE_MS 20 /* between looks at the deadlines of those who wait */
 #define AGAIN_MAX     4  /* broken transactions of one group before each write gets its own */
-#define HELP_MIN      8  /* members to be told that are worth another thread */
 
 enum turn { TURN_FREE, TURN_GROUP, TURN_HELD, TURN_REVOKING };
 enum place { PLACE_NOWHERE, PLACE_WAITS, PLACE_HOLDS, PLACE_REVOKED }; /* of a sql_turn */
@@ -57,8 +55,7 @@ struct sql_writer {
     struct sql_conn *main; /* of groups */
     struct sql_turn *held; /* TURN_HELD, TURN_REVOKING */
     int64_t held_until_ms;
-    int64_t due_ms;   /* work will be called then at the latest */
-    unsigned telling; /* threads that tell a group of HELP_MIN or more */
+    int64_t due_ms; /* work will be called then at the latest */
     struct sql_writer_stats stats;
 };
 struct group {
@@ -68,7 +65,7 @@ struct group {
 
 /* What is to be done after the lock is let go. */
 struct news {
-    bool wake, help, committed;
+    bool wake, committed;
     struct sql_turn *granted;
 };
 /* Turns of this thread whose `granted` is to be called: one that gives the turn back at once would
@@ -83,9 +80,7 @@ static void tell(struct sql_writer *w, const struct news *n);
 static struct sql_write *pop(struct sql_writer *w);
 static void put_back(struct sql_writer *w, struct group *g, size_t from);
 static void expire_waiting(struct sql_writer *w, struct sql_write **ret_list);
-static void count_locked(struct sql_writer *w, const struct sql_write *write);
-static bool end_turn(struct sql_writer *w, const struct group *g);
-static void tell_group(struct sql_writer *w, struct group *g);
+static void finish(struct sql_writer *w, struct sql_write *write);
 static void fail_with(struct sql_write *write, enum rc rc, const struct err *err,
                       const struct sql_error *sql_err);
 static bool expired(struct sql_write *write);
@@ -158,7 +153,6 @@ enum rc sql_writer_submit(struct sql_writer *w, struct sql_write *write, struct 
     *w->tail = write;
     w->tail = &write->next;
     struct news n = {.wake = w->waiting++ == 0 && w->turn == TURN_FREE};
-    n.help = n.wake && w->telling > 0;
     int64_t deadline_ms = write->call.deadline_ms;
     if (w->turn == TURN_HELD && deadline_ms != 0) n.wake = is_due_sooner(w, deadline_ms);
     thr_unlock(&w->lock);
@@ -176,20 +170,25 @@ bool sql_writer_work(struct sql_writer *w, int64_t budget_us)
         thr_lock(&w->lock);
         revoke_if_over(w, &n);
         expire_waiting(w, &late);
-        for (const struct sql_write *i = late; i != NULL; i = i->next)
-            count_locked(w, i);
         bool mine = w->turn == TURN_FREE && take_group(w, &g);
         thr_unlock(&w->lock);
         n.wake = false;
         tell(w, &n);
         for (struct sql_write *next; late != NULL; late = next) {
             next = late->next;
-            late->fn(late);
+            finish(w, late);
         }
         if (!mine) return false;
         run_turn(w, &g);
-        bool more = end_turn(w, &g);
-        tell_group(w, &g);
+        n = (struct news){0};
+        thr_lock(&w->lock);
+        w->turn = TURN_FREE;
+        w->group_was_last = true;
+        pass_on(w, &n);
+        thr_unlock(&w->lock);
+        bool more = n.wake;
+        n.wake = false;
+        tell(w, &n);
         if (!more) return false;
         if (os_mono_us() >= end_us) return true;
     }
@@ -301,7 +300,6 @@ static void pass_on(struct sql_writer *w, struct news *n)
 static void tell(struct sql_writer *w, const struct news *n)
 {
     if (n->wake && w->opts.wake != NULL) w->opts.wake(w->opts.ctx);
-    if (n->help && w->opts.help != NULL) w->opts.help(w->opts.ctx);
     if (n->committed && w->opts.committed != NULL) w->opts.committed(w->opts.ctx);
     if (n->granted == NULL) return;
     if (grants != NULL) {
@@ -366,41 +364,13 @@ static void expire_waiting(struct sql_writer *w, struct sql_write **ret_list)
     w->tail = at;
 }
 
-static void count_locked(struct sql_writer *w, const struct sql_write *write)
+static void finish(struct sql_writer *w, struct sql_write *write)
 {
+    thr_lock(&w->lock);
     w->stats.writes++;
     w->stats.failed += write->rc != RC_OK;
-}
-
-/* Let go of the turn. The members still have to be told, which takes longer than a group of small
- * writes does without its fsync: so the next group may run meanwhile, on another thread. True: more
- * is waiting. */
-static bool end_turn(struct sql_writer *w, const struct group *g)
-{
-    struct news n = {0};
-    thr_lock(&w->lock);
-    for (size_t i = 0; i < g->count; i++)
-        count_locked(w, g->members[i]);
-    w->turn = TURN_FREE;
-    w->group_was_last = true;
-    pass_on(w, &n);
-    bool more = n.wake, many = g->count >= HELP_MIN;
-    n.wake = n.help = more && many;
-    w->telling += many;
     thr_unlock(&w->lock);
-    tell(w, &n);
-    return more;
-}
-
-static void tell_group(struct sql_writer *w, struct group *g)
-{
-    bool many = g->count >= HELP_MIN;
-    for (size_t i = 0; i < g->count; i++)
-        g->members[i]->fn(g->members[i]);
-    if (!many) return;
-    thr_lock(&w->lock);
-    w->telling--;
-    thr_unlock(&w->lock);
+    write->fn(write);
 }
 
 static void fail_with(struct sql_write *write, enum rc rc, const struct err *err,
@@ -464,6 +434,8 @@ static void run_turn(struct sql_writer *w, struct group *g)
     }
     if (w->main != NULL) sql_conn_policy(w->main, NULL); /* it may end with its write */
     put_back(w, g, used);
+    for (size_t i = 0; i < g->count; i++)
+        finish(w, g->members[i]);
 }
 
 static enum rc open_main(struct sql_writer *w, struct err *err)

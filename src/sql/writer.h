@@ -24,10 +24,8 @@
  * blocks a thread while it waits.
  *
  * Threads: any may submit, ask, unask and give back. The work is done by whoever calls
- * sql_writer_work: a job of a pool, woken by `wake`. One group runs at a time; but while a thread
- * tells the members of a large group how it went, another one, woken by `help`, may run the next: a
- * third call meanwhile does nothing. So a group's fn are called in order, and those of two groups
- * in none. While an interactive transaction holds the turn there is no work, but limits may
+ * sql_writer_work: a job of a pool, woken by `wake`, at most one at a time; another call meanwhile
+ * does nothing. While an interactive transaction holds the turn there is no work, but limits may
  * pass: sql_writer_due_ms. All callbacks are called without a lock held.
  */
 #ifndef SQL_WRITER_H
@@ -70,13 +68,10 @@ struct sql_writer_opts {
     /* There is work, or sql_writer_due_ms has changed: see to it that sql_writer_work is called
      * soon, and sql_writer_due_ms asked after it. May come often. */
     void (*wake)(void *ctx);
-    /* Just after a wake: whoever works has his hands full, so let another thread call, too. May be
-     * NULL: then the work waits for him. */
-    void (*help)(void *ctx);
     /* A group or a turn has committed. Before its members hear of it, from any thread; must be
      * quick. May be NULL. */
     void (*committed)(void *ctx);
-    void *ctx; /* of all three */
+    void *ctx; /* of both */
 };
 /* The connection is opened by the first work. Fails: RC_NO_MEM. */
 MUST_CHECK enum rc sql_writer_new(const struct sql_writer_opts *opts, struct sql_writer **ret_w,

@@ -11,7 +11,6 @@
 
 static void *work(void *arg);
 static void wake(void *ctx);
-static void help(void *ctx);
 static enum rc run(struct sql_write *w, struct sql_conn *c, struct err *err);
 static void restart(struct sql_write *w);
 static void done(struct sql_write *w);
@@ -25,12 +24,9 @@ void crew_start(struct crew *e, const struct sql_writer_opts *opts)
     pthread_mutex_init(&e->lock, NULL);
     thr_cond_init(&e->cond);
     o.wake = wake;
-    o.help = help;
     o.ctx = e;
     assert_int_equal(sql_writer_new(&o, &e->writer, &err), RC_OK);
-    e->worker.crew = e->helper.crew = e;
-    assert_int_equal(thr_start(&e->worker.id, "work", work, &e->worker, &err), RC_OK);
-    assert_int_equal(thr_start(&e->helper.id, "help", work, &e->helper, &err), RC_OK);
+    assert_int_equal(thr_start(&e->thread, "work", work, e, &err), RC_OK);
 }
 
 void crew_stop(struct crew *e)
@@ -39,8 +35,7 @@ void crew_stop(struct crew *e)
     e->stop = true;
     pthread_cond_broadcast(&e->cond);
     thr_unlock(&e->lock);
-    pthread_join(e->worker.id, NULL);
-    pthread_join(e->helper.id, NULL);
+    pthread_join(e->thread, NULL);
     sql_writer_free(e->writer);
     pthread_mutex_destroy(&e->lock);
     pthread_cond_destroy(&e->cond);
@@ -143,18 +138,17 @@ static void granted(struct sql_turn *t)
 
 static void *work(void *arg)
 {
-    struct crew_thread *t = arg;
-    struct crew *e = t->crew;
+    struct crew *e = arg;
     bool more = false;
     thr_lock(&e->lock);
     while (!e->stop) {
         int64_t due = sql_writer_due_ms(e->writer);
         bool over = due != 0 && os_mono_ms() >= due;
-        if (e->paused || (!t->woken && !more && !over)) {
+        if (e->paused || (!e->woken && !more && !over)) {
             thr_wait(&e->cond, &e->lock, e->paused ? 0 : due);
             continue;
         }
-        t->woken = false;
+        e->woken = false;
         thr_unlock(&e->lock);
         more = sql_writer_work(e->writer, 10000);
         thr_lock(&e->lock);
@@ -168,17 +162,7 @@ static void wake(void *ctx)
     struct crew *e = ctx;
     thr_lock(&e->lock);
     e->wakes++;
-    e->worker.woken = true;
-    pthread_cond_broadcast(&e->cond);
-    thr_unlock(&e->lock);
-}
-
-static void help(void *ctx)
-{
-    struct crew *e = ctx;
-    thr_lock(&e->lock);
-    e->helps++;
-    e->helper.woken = true;
+    e->woken = true;
     pthread_cond_broadcast(&e->cond);
     thr_unlock(&e->lock);
 }

@@ -1,4 +1,4 @@
-/* crew.h -- a writer with two threads that work for it, and writes made of SQL texts. */
+/* crew.h -- a writer with a thread that works for it, and writes made of SQL texts. */
 #ifndef TESTS_SQL_CREW_H
 #define TESTS_SQL_CREW_H
 #include "base/buf.h"
@@ -6,18 +6,13 @@
 
 #define JOB_STATEMENTS 4
 
-struct crew_thread {
-    struct crew *crew;
-    pthread_t id;
-    bool woken;
-};
 struct crew {
     struct sql_writer *writer;
-    struct crew_thread worker, helper;
+    pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t cond;
-    bool stop, paused;
-    unsigned wakes, helps;
+    bool woken, stop, paused;
+    unsigned wakes;
 };
 struct job {
     struct sql_write write;

@@ -199,109 +199,6 @@ static void test_no_memory_to_wake(void **state)
     house_close(&h);
 }
 
-struct told {
-    struct sql_write write, late;
-    struct sql_writer *writer;
-    atomic_int *left;
-    atomic_bool open, late_done;
-    bool waits, in_time;
-};
-
-static enum rc run_told(struct sql_write *w, struct sql_conn *c, struct err *err)
-{
-    struct told *t = w->ctx;
-    while (!atomic_load(&t->open))
-        os_sleep_ms(1);
-    return run_many(w, c, err);
-}
-
-static void done_late(struct sql_write *w)
-{
-    struct told *t = w->ctx;
-    atomic_store(&t->late_done, true);
-    atomic_fetch_sub(t->left, 1);
-}
-
-/* Its client asks for the next write at once, and whoever tells is in no hurry. */
-static void done_told(struct sql_write *w)
-{
-    struct told *t = w->ctx;
-    struct err err;
-    t->late = (struct sql_write){.run = run_told, .fn = done_late, .ctx = t};
-    assert_int_equal(sql_writer_submit(t->writer, &t->late, &err), RC_OK);
-    int64_t end_ms = os_mono_ms() + 10000;
-    while (t->waits && !atomic_load(&t->late_done) && os_mono_ms() < end_ms)
-        os_sleep_ms(1);
-    t->in_time = atomic_load(&t->late_done);
-    atomic_fetch_sub(t->left, 1);
-}
-
-/* One write that keeps the writer busy, and then a group of `count`, each of which asks again. */
-static void tell(struct house *h, size_t count, struct told *told, bool waits)
-{
-    struct err err;
-    struct told gate = {.writer = sql_engine_writer(h->engine)};
-    atomic_int left = (int)(2 * count + 1);
-    gate.left = &left;
-    gate.write = (struct sql_write){.run = run_told, .fn = done_late, .ctx = &gate};
-    assert_int_equal(sql_writer_submit(gate.writer, &gate.write, &err), RC_OK);
-    while (look(h).writer.waiting > 0)
-        os_sleep_ms(1);
-    for (size_t i = 0; i < count; i++) {
-        told[i] = (struct told){.writer = gate.writer, .left = &left, .open = true};
-        told[i].waits = waits && i == 0;
-        told[i].write = (struct sql_write){.run = run_told, .fn = done_told, .ctx = &told[i]};
-        assert_int_equal(sql_writer_submit(gate.writer, &told[i].write, &err), RC_OK);
-    }
-    atomic_store(&gate.open, true);
-    int64_t end_ms = os_mono_ms() + 20000;
-    while (atomic_load(&left) > 0 && os_mono_ms() < end_ms)
-        os_sleep_ms(1);
-    assert_int_equal(atomic_load(&left), 0);
-}
-
-/* While the members of a large group are told, the next group runs. */
-static void test_told_meanwhile(void **state)
-{
-    (void)state;
-    enum { COUNT = 24 };
-    static struct told told[COUNT];
-    struct house h;
-    house_open(&h, (struct sql_engine_opts){0});
-    for (int round = 0; round < 20; round++) {
-        tell(&h, COUNT, told, true);
-        assert_true(told[0].in_time);
-    }
-    struct sql_writer_stats stats = look(&h).writer;
-    assert_int_equal(stats.writes, 20 * (2 * COUNT + 1));
-    assert_int_equal(stats.failed, 0);
-    assert_int_equal(stats.group_max, COUNT);
-    char want[16];
-    snprintf(want, sizeof want, "%d", 20 * (2 * COUNT + 1));
-    assert_string_equal(bed_ok(&h.bed, "SELECT count(*) FROM t"), want);
-    house_close(&h);
-}
-
-/* With one thread for all of it they wait for each other, but not for ever. */
-static void test_told_alone(void **state)
-{
-    (void)state;
-    enum { COUNT = 24 };
-    static struct told told[COUNT];
-    struct house h = {0};
-    struct err err;
-    bed_new(&h.bed);
-    bed_open(&h.bed, NULL);
-    bed_ok(&h.bed, "CREATE TABLE t(a INTEGER PRIMARY KEY, b)");
-    assert_int_equal(sched_new("write", 1, NULL, NULL, &h.pool, &err), RC_OK);
-    struct sql_engine_opts opts = {.conn.path = h.bed.path, .pool = h.pool};
-    assert_int_equal(sql_engine_open(&opts, &h.engine, &err), RC_OK);
-    for (int round = 0; round < 20; round++)
-        tell(&h, COUNT, told, false);
-    assert_int_equal(look(&h).writer.writes, 20 * (2 * COUNT + 1));
-    house_close(&h);
-}
-
 static void test_committed(void **state)
 {
     (void)state;
@@ -404,8 +301,6 @@ int main(void)
         cmocka_unit_test(test_new_database),
         cmocka_unit_test(test_no_database),
         cmocka_unit_test(test_no_memory_to_wake),
-        cmocka_unit_test(test_told_meanwhile),
-        cmocka_unit_test(test_told_alone),
         cmocka_unit_test(test_committed),
         cmocka_unit_test(test_slow_texts),
         cmocka_unit_test(test_open_without_memory),
