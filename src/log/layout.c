@@ -43,7 +43,6 @@ static enum rc header_time(const struct log *lg, const struct call *c, struct lo
 static enum rc list_prefix(const struct log *lg, const struct call *c, const char *prefix,
                            struct log_files *files, struct err *err);
 static enum rc take_object(void *ctx, const struct store_obj *obj, struct err *err);
-static enum rc append(struct log_files *files, const struct log_file *f, struct err *err);
 static enum rc local_trim(struct local *l, const struct log_file *f, const char *path,
                           struct err *err);
 static enum rc local_open(struct local *l, const char *path, struct err *err);
@@ -55,6 +54,19 @@ void log_files_fini(struct log_files *f)
 {
     mem_free(f->items);
     *f = (struct log_files){0};
+}
+
+enum rc log_files_push(struct log_files *files, const struct log_file *f, struct err *err)
+{
+    if (files->count == files->cap) {
+        size_t cap = files->cap ? files->cap * 2 : 64;
+        struct log_file *items = mem_realloc(files->items, cap * sizeof *items);
+        if (items == NULL) return err_mem(err, "a list of log files");
+        files->items = items;
+        files->cap = cap;
+    }
+    files->items[files->count++] = *f;
+    return RC_OK;
 }
 
 void log_key(const struct log *lg, uint32_t level, uint64_t txid_min, uint64_t txid_max, char *key)
@@ -188,20 +200,7 @@ static enum rc take_object(void *ctx, const struct store_obj *obj, struct err *e
     struct log_file f = {
         .level = (uint32_t)(p[0] - '0'), .size = obj->size, .created_ms = obj->mtime_ms};
     if (!ltx_name_get(p + 2, &f.txid_min, &f.txid_max)) return RC_OK;
-    return append(t->files, &f, err);
-}
-
-static enum rc append(struct log_files *files, const struct log_file *f, struct err *err)
-{
-    if (files->count == files->cap) {
-        size_t cap = files->cap ? files->cap * 2 : 64;
-        struct log_file *items = mem_realloc(files->items, cap * sizeof *items);
-        if (items == NULL) return err_mem(err, "a list of log files");
-        files->items = items;
-        files->cap = cap;
-    }
-    files->items[files->count++] = *f;
-    return RC_OK;
+    return log_files_push(t->files, &f, err);
 }
 
 static enum rc local_open(struct local *l, const char *path, struct err *err)

@@ -27,6 +27,9 @@ struct log_files { /* growable array, sorted by (level, min, max) after log_list
     size_t count, cap;
 };
 void log_files_fini(struct log_files *f); /* for CLEANUP too */
+/* At the end. Fails: RC_NO_MEM. */
+MUST_CHECK enum rc log_files_push(struct log_files *files, const struct log_file *f,
+                                  struct err *err);
 
 /* The log of one database in an open store. The store is borrowed. */
 struct log {

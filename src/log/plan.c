@@ -18,7 +18,6 @@
 static bool usable(const struct log_file *f, const struct plan_target *target);
 static bool better(const struct log_file *a, const struct log_file *b);
 static int min_order(const void *a, const void *b);
-static enum rc push(struct log_files *files, const struct log_file *f, struct err *err);
 static enum rc judge(const struct plan_target *target, uint64_t pos, const struct log_file *stub,
                      const struct log_file *beyond, struct err *err);
 
@@ -32,7 +31,7 @@ enum rc plan_make(const struct log_files *files, const struct plan_target *targe
     for (size_t i = 0; i < files->count; i++) {
         const struct log_file *f = &files->items[i];
         if (usable(f, target))
-            TRY(push(&sorted, f, err));
+            TRY(log_files_push(&sorted, f, err));
         else if (f->size < FILE_SIZE_MIN && (stub == NULL || f->txid_max > stub->txid_max))
             stub = f;
     }
@@ -41,7 +40,7 @@ enum rc plan_make(const struct log_files *files, const struct plan_target *targe
         for (; next < sorted.count && sorted.items[next].txid_min - 1 <= pos; next++)
             if (best == NULL || better(&sorted.items[next], best)) best = &sorted.items[next];
         if (best == NULL || best->txid_max <= pos) break;
-        TRY(push(&plan, best, err));
+        TRY(log_files_push(&plan, best, err));
         pos = best->txid_max;
     }
     const struct log_file *beyond = next < sorted.count ? &sorted.items[next] : NULL;
@@ -73,19 +72,6 @@ static int min_order(const void *a, const void *b)
 {
     const struct log_file *x = a, *y = b;
     return (x->txid_min > y->txid_min) - (x->txid_min < y->txid_min);
-}
-
-static enum rc push(struct log_files *files, const struct log_file *f, struct err *err)
-{
-    if (files->count == files->cap) {
-        size_t cap = files->cap == 0 ? 64 : 2 * files->cap;
-        struct log_file *items = mem_realloc(files->items, cap * sizeof *items);
-        if (items == NULL) return err_mem(err, "a list of log files");
-        files->items = items;
-        files->cap = cap;
-    }
-    files->items[files->count++] = *f;
-    return RC_OK;
 }
 
 /* Is a chain that ends at pos what the target asks for? stub: the furthest file that was cut off;

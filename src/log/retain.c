@@ -61,7 +61,6 @@ static void mark_floor(struct items *it, const struct retain_conf *conf);
 static void mark_level_0(struct items *it, const struct retain_conf *conf, int64_t now_ms);
 static uint64_t reach_without(const struct items *it, uint64_t limit);
 static void keep_newest(struct items *it);
-static enum rc push(struct log_files *files, const struct log_file *f, struct err *err);
 
 enum rc retain_conf_check(const struct retain_conf *conf, struct err *err)
 {
@@ -128,7 +127,7 @@ enum rc retain_expired(const struct log_files *files, const struct retain_conf *
     mark_level_0(&it, conf, now_ms);
     keep_newest(&it);
     for (size_t i = 0; i < it.count; i++)
-        if (it.a[i].goes) TRY(push(&expired, &it.a[i].f, err));
+        if (it.a[i].goes) TRY(log_files_push(&expired, &it.a[i].f, err));
     *ret_expired = expired;
     expired = (struct log_files){0};
     return RC_OK;
@@ -233,7 +232,7 @@ static enum rc level_due(const struct items *it, const struct retain_conf *conf,
         full = run->count == files_max ||
                (run->count > 0 && (bytes >= bytes_max || e->f.size > bytes_max - bytes));
         if (full || followed) break;
-        TRY(push(run, &e->f, err));
+        TRY(log_files_push(run, &e->f, err));
         bytes += e->f.size;
         end = e->f.txid_max;
     }
@@ -265,7 +264,7 @@ static enum rc snapshot_due(const struct log_files *files, const struct items *i
     if (plan.count > files_max) plan.count = files_max;
     if (plan.items[plan.count - 1].txid_max <= newest->f.txid_max) return RC_OK;
     for (size_t i = 0; i < plan.count; i++)
-        TRY(push(run, &plan.items[i], err));
+        TRY(log_files_push(run, &plan.items[i], err));
     return RC_OK;
 }
 
@@ -338,17 +337,4 @@ static void keep_newest(struct items *it)
     }
     for (size_t i = 0; i < LOG_LEVEL_COUNT; i++)
         if (newest[i] != NULL) newest[i]->goes = false;
-}
-
-static enum rc push(struct log_files *files, const struct log_file *f, struct err *err)
-{
-    if (files->count == files->cap) {
-        size_t cap = files->cap == 0 ? 64 : 2 * files->cap;
-        struct log_file *items = mem_realloc(files->items, cap * sizeof *items);
-        if (items == NULL) return err_mem(err, "a list of log files");
-        files->items = items;
-        files->cap = cap;
-    }
-    files->items[files->count++] = *f;
-    return RC_OK;
 }

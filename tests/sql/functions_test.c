@@ -79,11 +79,9 @@ static void same_answers(const char *encoding)
     struct bed b;
     sqlite3 *db;
     char want[4096];
-    if (sqlite3_libversion_number() < 3041000) {
-        print_message("this SQLite has no unhex, and its replace keeps a number if nothing is "
-                      "replaced; ours are as in newer ones\n");
-        skip();
-    }
+    /* SQLite before 3.41 has no unhex, and its replace keeps a number if it looks for nothing. */
+    bool old = sqlite3_libversion_number() < 3041000;
+    size_t count = sizeof calls / sizeof calls[0] - old;
     uint64_t seed = bed_seed();
     bed_new(&b);
     assert_int_equal(sqlite3_open(b.path, &db), SQLITE_OK);
@@ -97,7 +95,8 @@ static void same_answers(const char *encoding)
             random_arg(&seed, &args[i]);
             sql_args[i] = (struct sql_arg){.value = args[i].value};
         }
-        size_t at = (size_t)round % (sizeof calls / sizeof calls[0]);
+        size_t at = (size_t)round % count;
+        if (old && at == 1 && args[1].bytes[0] == '\0') continue;
         plain(db, calls[at].sql, args, calls[at].args, want, sizeof want);
         b.rows.size = 0;
         struct sql_stmt s = {calls[at].sql, strlen(calls[at].sql), sql_args, (size_t)calls[at].args,
