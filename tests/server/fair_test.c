@@ -7,7 +7,6 @@
 #include <cmocka.h>
 #include "server/serve_bed.h"
 
-#define SOON_MS   60000
 #define FLOOD     40
 #define A         "/dev/a/v3/pipeline"
 #define B         "/dev/b/v3/pipeline"
@@ -15,15 +14,6 @@
 #define ENDLESS                                                                                    \
     "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
 #define SLOW "SELECT 4711 FROM t"
-
-#define SOON(expr)                                                                                 \
-    do {                                                                                           \
-        int64_t soon_end_ = os_mono_ms() + SOON_MS;                                                \
-        while (!(expr)) {                                                                          \
-            if (os_mono_ms() > soon_end_) fail_msg("waited in vain for: %s", #expr);               \
-            os_sleep_ms(1);                                                                        \
-        }                                                                                          \
-    } while (0)
 
 static void send_flood(struct sbed *b, struct client clients[FLOOD], const char *body)
 {

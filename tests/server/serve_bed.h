@@ -8,6 +8,17 @@
 #include "server/server_intern.h"
 #include "server/ws_peer.h"
 
+/* Wait for it, on a machine that may be busy. */
+#define SOON_MS 60000
+#define SOON(expr)                                                                                 \
+    do {                                                                                           \
+        int64_t soon_end_ = os_mono_ms() + SOON_MS;                                                \
+        while (!(expr)) {                                                                          \
+            if (os_mono_ms() > soon_end_) fail_msg("waited in vain for: %s", #expr);               \
+            os_sleep_ms(1);                                                                        \
+        }                                                                                          \
+    } while (0)
+
 struct sbed {
     struct tenants *ts;
     struct server_opts opts;

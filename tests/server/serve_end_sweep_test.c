@@ -10,16 +10,6 @@
 #define SLOW                                                                                       \
     "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c"
 
-#define SOON_MS 60000
-#define SOON(expr)                                                                                 \
-    do {                                                                                           \
-        int64_t soon_end_ = os_mono_ms() + SOON_MS;                                                \
-        while (!(expr)) {                                                                          \
-            if (os_mono_ms() > soon_end_) fail_msg("waited in vain for: %s", #expr);               \
-            os_sleep_ms(1);                                                                        \
-        }                                                                                          \
-    } while (0)
-
 static void test_expiry(void **state)
 {
     (void)state;
